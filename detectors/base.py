@@ -1,0 +1,92 @@
+"""The detector contract: what a detector may look at, and what it must return."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from purifiers.base import Purifier
+
+
+class DetectorError(ValueError):
+    """A detector lacks evidence it needs, was not fitted, or broke its own contract."""
+
+
+class Need(StrEnum):
+    """The kinds of evidence, in order of cost."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    VIEWS = "views"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known about a batch of B samples when it is scored."""
+
+    x: Tensor
+    """(B, C, H, W) float32 in [0, 1]."""
+    output: Tensor | None = None
+    """The model's own answer, (B, K) float32: logits, or log-probabilities where the model returns
+    probabilities. None where the answer is not to be had."""
+    views: Mapping[str, Tensor] = field(default_factory=dict)
+    """The model's answers on transformed copies: purifier key -> (B, K) float32, as `output`."""
+
+
+class Detector(ABC):
+    """Scores samples: higher = more suspicious. Fitted on benign data only."""
+
+    name: ClassVar[str]
+    """Configuration key and metric label, [a-z_]+."""
+    needs: ClassVar[Need]
+    """The dearest evidence used. VIEWS implies OUTPUT."""
+
+    @property
+    def views(self) -> tuple[Purifier, ...]:
+        """The transformed copies this detector wants the model to see; the pipeline asks."""
+        return ()
+
+    def fit(self, clean: Evidence) -> None:  # noqa: B027 (many detectors have nothing to fit)
+        """Learn from benign evidence. The default learns nothing."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What `fit` learned, for safetensors. The inverse of `load_state`."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Restore what `fit` learned, on the given device."""
+        if state:
+            raise DetectorError(f"{self.name} keeps no state but was given {sorted(state)}")
+
+    @final
+    def score(self, evidence: Evidence) -> Tensor:
+        """Return one score per sample, (B,) float32 on the evidence's device.
+
+        Scores may be non-finite for inputs a detector cannot judge; the caller must treat those
+        as a detector failure (never as clean).
+
+        Raises:
+            DetectorError: evidence this detector needs is missing, or it was not fitted.
+        """
+        if self.needs is not Need.INPUT and evidence.output is None:
+            raise DetectorError(f"{self.name} needs the model's output")
+        missing = [v.key for v in self.views if v.key not in evidence.views]
+        if missing:
+            raise DetectorError(f"{self.name} needs views {missing}")
+        with torch.inference_mode():
+            scores = self._score(evidence)
+        if scores.shape != evidence.x.shape[:1] or scores.dtype != torch.float32:
+            raise DetectorError(
+                f"{self.name} returned {tuple(scores.shape)} {scores.dtype}, "
+                f"not ({evidence.x.shape[0]},) float32"
+            )
+        return scores
+
+    @abstractmethod
+    def _score(self, evidence: Evidence) -> Tensor: ...

@@ -1,0 +1,207 @@
+"""The configuration file as pydantic models: every field with its unit and the default's reason.
+
+Loading (with line numbers in errors) is `proxy.configfile`; this module is plain data.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+INT32_MAX = 2**31 - 1
+
+RpcGroup = Literal[
+    "model-config", "statistics", "model-repository", "shared-memory", "trace", "logging"
+]
+SharedMemoryPolicy = Literal["deny", "inspect", "passthrough"]
+NonFinitePolicy = Literal["refuse", "pass"]
+
+Address = Annotated[str, Field(pattern=r"^.+:\d{1,5}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Rpc(_Strict):
+    """Which RPC groups of Triton clients may call."""
+
+    allow: tuple[RpcGroup, ...] = ()
+    """Groups allowed besides health, metadata and inference, which are always on. None by default:
+    each of them reads or changes the server (FIELD: statistics and model-config are the mild ones).
+    """
+
+
+class Input(_Strict):
+    """One input tensor of a model and how its values map to pixels in [0, 1]."""
+
+    name: str | None = None
+    """Tensor name. Default: the model's only input."""
+    inspect: bool = True
+    """False for inputs that are not images (they pass unscored, by name)."""
+    layout: Literal["NCHW", "NHWC", "CHW", "HWC"] | None = None
+    """Axes on the wire; CHW/HWC have no batch axis. Default: from the model's configuration."""
+    range: tuple[float, float] | None = None
+    """The wire values that mean black and white. Default: [0, 255] for UINT8, [-128, 127] for
+    INT8, otherwise [0, 1]. Not together with mean/std."""
+    mean: tuple[float, ...] | None = None
+    """Per-channel mean subtracted by the client: wire = (pixel - mean) / std, pixel in [0, 1]."""
+    std: tuple[float, ...] | None = None
+    """Per-channel standard deviation, with `mean`."""
+    range_tolerance: float = Field(default=0.02, ge=0)
+    """How far outside [0, 1] a pixel may lie before the tensor is refused, in pixel units. 0.02
+    admits the ringing of bicubic resizing; values inside the tolerance are clamped for scoring."""
+    encoded: bool = False
+    """True when a BYTES tensor holds JPEG or PNG files."""
+    size: tuple[int, int] | None = None
+    """Height and width encoded images are resized to for scoring (what the model will see)."""
+    max_pixels: int = Field(default=16_000_000, gt=0)
+    """Largest encoded image accepted, height x width; a guard against decompression bombs."""
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together")
+        if self.range is not None and self.mean is not None:
+            raise ValueError("give either range or mean/std, not both")
+        if self.range is not None and self.range[0] >= self.range[1]:
+            raise ValueError("range must be [black, white] with black < white")
+        if self.std is not None and any(s <= 0 for s in self.std):
+            raise ValueError("std must be positive")
+        if self.encoded and self.size is None:
+            raise ValueError("encoded inputs need size: [height, width], the size scored at")
+        return self
+
+
+class Output(_Strict):
+    """The output tensor that holds the class scores."""
+
+    name: str | None = None
+    """Tensor name. Default: the model's only output."""
+    kind: Literal["logits", "probabilities", "none"] = "logits"
+    """`none`: the model has no class scores; only input-only detectors can be used."""
+
+
+class Part(_Strict):
+    """A detector or purifier by name, with its parameters."""
+
+    name: str
+    """One of the names `breakwater check --list` prints."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Keyword parameters of the part."""
+
+
+class Batching(_Strict):
+    """How concurrent requests share one pass over the device."""
+
+    max_batch: int = Field(default=32, gt=0)
+    """Most samples scored in one pass."""
+    window_us: int = Field(default=200, ge=0, le=1000)
+    """How long the device waits for company, microseconds; only while other requests are in
+    flight, so a lone request never waits."""
+    queue: int = Field(default=256, gt=0)
+    """Most entries waiting for the device; one more is an overload."""
+
+
+class Model(_Strict):
+    """The defence of one model."""
+
+    inputs: tuple[Input, ...] = ()
+    """Every input of the model. Exactly one is inspected; others need `inspect: false`. Default:
+    the model's only input."""
+    output: Output = Output()
+    calibration: Path | None = None
+    """Folder written by `breakwater calibrate`, relative to the configuration file."""
+    mode: Literal["observe", "enforce"] = "observe"
+    """observe: score beside the request and change nothing. enforce: act. Default observe, so
+    that a first deployment cannot break traffic."""
+    action: Literal["flag", "purify", "block"] = "flag"
+    """What enforce does with a suspicious request. flag: pass it and record it."""
+    dispatch: Literal["sequential", "speculative"] = "sequential"
+    """speculative starts the call to the model at once and holds its answer for the verdict."""
+    fpr: float = Field(default=0.01, gt=0, lt=1)
+    """Wanted false-positive rate, a share of benign samples, held on the worst calibrated group."""
+    budget_ms: float = Field(default=50.0, gt=0)
+    """Longest a request waits for its defence, milliseconds; past it `on_failure` decides. The
+    model's own time for the client's request is not counted."""
+    on_failure: Literal["open", "closed"] = "open"
+    """What a detector failure means. open: pass (counted); closed: refuse."""
+    annotate: bool = False
+    """Tell the caller: trailing metadata breakwater-verdict and breakwater-request-id. Off by
+    default, since a visible verdict is an oracle for an attacker's search."""
+    non_finite: NonFinitePolicy | None = None
+    """NaN and infinities in this model's tensors. Default: the top-level setting."""
+    detectors: tuple[Part, ...] = ()
+    """Evidence to gather. Empty: validation and metrics only."""
+    purifiers: tuple[Part, ...] = ()
+    """Applied in this order to suspicious samples when action is purify."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len([i for i in self.inputs if i.inspect]) > 1:
+            raise ValueError("only one input can be inspected; set inspect: false on the others")
+        if self.action == "purify" and not self.purifiers:
+            raise ValueError("action: purify needs at least one entry under purifiers")
+        if self.detectors and self.calibration is None:
+            raise ValueError(
+                "detectors need a calibration: set calibration: DIR and run `breakwater calibrate`"
+            )
+        names = [d.name for d in self.detectors]
+        if len(set(names)) != len(names):
+            raise ValueError("a detector is listed twice")
+        return self
+
+
+class Audit(_Strict):
+    """The audit log: one JSON line per suspicious or failed request, never pixels."""
+
+    path: Path | None = None
+    """File appended to, relative to the configuration file. Default: standard output."""
+
+
+class Config(_Strict):
+    """The whole configuration; without a file, every default: a hardened pass-through."""
+
+    listen: Address = "0.0.0.0:8101"
+    """Where clients connect."""
+    upstream: Address = "127.0.0.1:8001"
+    """Triton's gRPC address."""
+    admin: Address = "127.0.0.1:9090"
+    """Metrics, health and drain over HTTP. Loopback by default: it can stop the proxy."""
+    rpc: Rpc = Rpc()
+    shared_memory: SharedMemoryPolicy = "deny"
+    """Inputs that point to shared memory. deny; inspect: read system shared memory (same pod) and
+    forward the copy that was inspected; passthrough: unseen, counted."""
+    non_finite: NonFinitePolicy = "refuse"
+    """NaN and infinities in floating-point inputs. Some tabular backends take NaN as a missing
+    value: set `pass` for those."""
+    unlisted_models: Literal["pass", "refuse"] = "pass"
+    """Models without an entry under `models`: validated and forwarded unscored, or refused."""
+    models: dict[str, Model] = Field(default_factory=dict)
+    """By model name."""
+    batching: Batching = Batching()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where detectors run; auto takes CUDA when it is there."""
+    max_message_bytes: int = Field(default=256 * 1024 * 1024, gt=0, le=INT32_MAX)
+    """Largest message either way, decompressed. Triton's own bound is 2147483647."""
+    max_in_flight: int = Field(default=1024, gt=0)
+    """Most unary requests and open streams at a time in one worker; one more is refused at once
+    with RESOURCE_EXHAUSTED."""
+    upstream_timeout_s: float = Field(default=300.0, gt=0)
+    """Longest a unary call to Triton may take when the client set no deadline, seconds."""
+    response_compression: Literal["none", "gzip", "deflate"] = "none"
+    """Compression of answers, for clients that accept it. Requests may always be compressed."""
+    scrub_errors: bool = False
+    """Replace the text of Triton's errors with a fixed one (error texts have leaked internals)."""
+    principal_header: str | None = None
+    """Metadata key that names the caller, set by a trusted gateway. Default: the peer address."""
+    drain_seconds: float = Field(default=30.0, ge=0)
+    """Longest to wait for requests in flight on shutdown."""
+    audit: Audit = Audit()
+
+    @field_validator("principal_header")
+    @classmethod
+    def _lower(cls, value: str | None) -> str | None:
+        return value.lower() if value else None

@@ -1,0 +1,71 @@
+"""The facts of one request, and the words for what is decided about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What the evidence says about one sample."""
+
+    PASS = "pass"  # noqa: S105
+    SUSPICIOUS = "suspicious"
+    FAILED = "failed"
+
+
+class Action(StrEnum):
+    """What is done with a request. `NONE` is what a clean request gets."""
+
+    NONE = "none"
+    FLAG = "flag"
+    PURIFY = "purify"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class SampleVerdict:
+    """The verdict on one sample of a batched request."""
+
+    verdict: Verdict
+    score: float
+    """Fused score; comparable with `threshold` only. NaN when FAILED."""
+    threshold: float
+    p_values: Mapping[str, float]
+    """Conformal p-value per detector, (0, 1]."""
+    reason: str = ""
+    """Why FAILED (a DetectorFailed reason), or which detector weighs most."""
+
+
+@dataclass(slots=True)
+class Flow:
+    """One inference request on its way through the pipeline; times are `time.monotonic()`."""
+
+    request_id: str
+    """Made by the proxy; appears in the audit log and, with `annotate`, in trailing metadata."""
+    arrival_s: float
+    deadline_s: float | None
+    principal: str
+    streamed: bool = False
+    model: str = ""
+    version: str = ""
+    client_id: str = ""
+    """The request's own `id` field."""
+    samples: tuple[SampleVerdict, ...] = ()
+    action: Action = Action.NONE
+    outcome: str = ""
+    """`ok`, or the `kind` of the error the request ended with."""
+    stage_s: dict[str, float] = field(default_factory=dict)
+    """Seconds spent by stage: read, queue, score, views, purify, upstream, total."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The worst verdict over the samples, or None when the request was not scored."""
+        verdicts = {sample.verdict for sample in self.samples}
+        for worst in (Verdict.SUSPICIOUS, Verdict.FAILED, Verdict.PASS):
+            if worst in verdicts:
+                return worst
+        return None

@@ -1,0 +1,1 @@
+"""Calibrate, demonstrate and evaluate: everything that runs beside the data plane."""
