@@ -52,8 +52,18 @@ class Detector(ABC):
         """The transformed copies this detector wants the model to see; the pipeline asks."""
         return ()
 
-    def fit(self, clean: Evidence) -> None:  # noqa: B027 (many detectors have nothing to fit)
-        """Learn from benign evidence. The default learns nothing."""
+    def fit(self, benign: Mapping[str, Evidence]) -> None:  # noqa: B027 (many learn nothing)
+        """Learn from benign evidence only. The default learns nothing.
+
+        Args:
+            benign: group name -> evidence. `clean` is the unchanged images; the other groups are
+                benign variations of them (`detectors.benign.variations`, and the user's own).
+                Groups are kept apart so that a detector may model each: what is rare in the mix
+                is often common in one group.
+
+        Raises:
+            DetectorError: the evidence is missing or too little to learn from.
+        """
 
     def state(self) -> dict[str, Tensor]:
         """What `fit` learned, for safetensors. The inverse of `load_state`."""
