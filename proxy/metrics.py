@@ -1,0 +1,191 @@
+"""Every metric of a process, in one class with the registry passed in.
+
+Only this module and `proxy.model_metrics` (what is counted per model) import prometheus_client.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, get_args
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from proxy.config import RpcGroup
+from proxy.model_metrics import OTHER, Families, ModelMetrics
+
+__all__ = ["Metrics", "ModelMetrics", "SupervisorMetrics", "build_labels"]
+
+RPC_GROUPS = (*get_args(RpcGroup), "unknown")
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+_Mode = Literal["livesum", "livemax", "livemin", "max"]
+
+
+class Metrics:
+    """All metrics of one process. Build it once, after PROMETHEUS_MULTIPROC_DIR is set or not.
+
+    Args:
+        registry: where the metrics are registered; also what a single process exposes.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # halves the counters' lines
+        self._registry = registry
+        self._families = Families(registry)
+        self._other = ModelMetrics(self._families, OTHER, ())
+        self._models: dict[str, ModelMetrics] = {}
+        self._build_globals()
+
+    def _build_globals(self) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"breakwater_{name}", text, labels, registry=self._registry)
+
+        def gauge(name: str, text: str, mode: _Mode, *labels: str) -> Gauge:
+            return Gauge(
+                f"breakwater_{name}", text, labels, registry=self._registry, multiprocess_mode=mode
+            )
+
+        self.in_flight = gauge("in_flight", "Unary requests and open streams.", "livesum")
+        queue_depth = gauge("queue_depth", "Entries waiting for the device.", "livesum")
+        self._queue_depth = queue_depth.set
+        batch = Histogram(
+            "breakwater_batch_size",
+            "Samples scored in one pass.",
+            registry=self._registry,
+            buckets=BATCH_BUCKETS,
+        )
+        self._batch = batch.observe
+        refused = counter("rpc_refused", "RPCs refused by policy.", "group")
+        self._refused = {group: refused.labels(group).inc for group in (*RPC_GROUPS, OTHER)}
+        self._generation = gauge("config_generation", "Configurations applied.", "livemax")
+        self._reload_ok = gauge(
+            "config_last_reload_successful", "0 while the file on disk is not in force.", "livemin"
+        )
+        self._reload_failures = counter("config_reload_failures", "Configurations rejected.")
+        self._audit_dropped = counter("audit_dropped", "Audit lines lost: the writer fell behind.")
+        labels = build_labels()
+        gauge("build_info", "Versions, as labels; always 1.", "max", *labels).labels(**labels).set(
+            1
+        )
+
+    def configure(self, models: Mapping[str, Sequence[str]]) -> None:
+        """Set the closed label sets: model name -> detector names. Called again on reload.
+
+        The gauges of models that are gone become NaN: a multiprocess file cannot drop a series.
+        """
+        for gone in self._models.keys() - models.keys():
+            self._models[gone].retire()
+        self._models = {
+            name: ModelMetrics(self._families, name, detectors)
+            for name, detectors in models.items()
+        }
+
+    def model(self, name: str) -> ModelMetrics:
+        """Return the model's metrics; those of "other" for a name that is not configured."""
+        return self._models.get(name, self._other)
+
+    def batch(self, size: int) -> None:
+        """Record the number of samples in one pass over the device."""
+        self._batch(size)
+
+    def queue_depth(self, n: int) -> None:
+        """Set the number of entries waiting for the device."""
+        self._queue_depth(n)
+
+    def rpc_refused(self, group: str) -> None:
+        """Count an RPC refused by policy, by its group."""
+        (self._refused.get(group) or self._refused[OTHER])()
+
+    def config_loaded(self, generation: int) -> None:
+        """Publish that the configuration of this generation (1 at start) is in force."""
+        self._generation.set(generation)
+        self._reload_ok.set(1)
+
+    def config_reload_failed(self) -> None:
+        """Count a configuration that was rejected; the old one stays in force."""
+        self._reload_failures.inc()
+        self._reload_ok.set(0)
+
+    def audit_dropped(self, n: int = 1) -> None:
+        """Count audit lines lost because the writer could not keep up or write."""
+        self._audit_dropped.inc(n)
+
+    def exposition(self, multiprocess_dir: Path | None = None) -> tuple[str, bytes]:
+        """Return the content type and body of one scrape.
+
+        Args:
+            multiprocess_dir: the workers' folder; the scrape then shows their sum. None: this
+                process alone.
+        """
+        if multiprocess_dir is None:
+            return CONTENT_TYPE_LATEST, generate_latest(self._registry)
+        return CONTENT_TYPE_LATEST, _aggregate(multiprocess_dir)
+
+
+class SupervisorMetrics:
+    """The metrics of the process that starts the workers, shown together with the workers' sum.
+
+    Args:
+        multiprocess_dir: the folder the workers write to.
+    """
+
+    def __init__(self, multiprocess_dir: Path) -> None:
+        self._dir = multiprocess_dir
+        self._registry = CollectorRegistry()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._running = Gauge("breakwater_workers", "Worker processes.", registry=self._registry)
+        self._restarts = Counter(
+            "breakwater_worker_restarts", "Workers that died.", registry=self._registry
+        )
+
+    def started(self) -> None:
+        """Count a worker that started."""
+        self._running.inc()
+
+    def ended(self, pid: int) -> None:
+        """Count a worker out and forget its live gauges; its counters stay in the sum."""
+        self._running.dec()
+        mark_process_dead(pid, str(self._dir))  # type: ignore[no-untyped-call]
+
+    def restarted(self) -> None:
+        """Count a worker that died unasked and is being replaced."""
+        self._restarts.inc()
+
+    def exposition(self) -> tuple[str, bytes]:
+        """Return the content type and body of one scrape: the workers' sum and our own."""
+        return CONTENT_TYPE_LATEST, _aggregate(self._dir) + generate_latest(self._registry)
+
+
+def build_labels() -> dict[str, str]:
+    """Return the versions that matter in a bug report, without importing torch or grpc."""
+
+    def of(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "none"
+
+    return {
+        "version": of("breakwater"),
+        "python": platform.python_version(),
+        "torch": of("torch"),
+        "grpc": of("grpcio"),
+    }
+
+
+def _aggregate(folder: Path) -> bytes:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

@@ -1,0 +1,245 @@
+"""The metrics of one model, resolved once so that the request path pays no look-ups.
+
+Label values come from closed sets only: configured model and detector names, and the sets below.
+Anything else becomes "other", so that no client can grow the number of series.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from proxy.errors import ProxyError
+from proxy.flow import Action, Verdict
+
+OTHER = "other"
+STAGES = ("read", "queue", "score", "views", "purify", "upstream", "total")
+ACTIONS = tuple(str(action) for action in Action)
+VERDICTS = tuple(str(verdict) for verdict in Verdict)
+FAILURE_REASONS = ("error", "non_finite", "budget", "overloaded", "no_evidence", "not_ready")
+UNSCORED_REASONS = ("unlisted_model", "no_detectors", "not_inspected", "shared_memory", "no_tensor")
+GRPC_CODES = (
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+
+# 1-2.5-5 steps: three buckets a decade resolve a p99 to about a factor of two.
+SECONDS_BUCKETS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+P_VALUE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+_Inc = Callable[[], None]
+_Observe = Callable[[float], None]
+
+
+def _outcomes() -> tuple[str, ...]:
+    """`ok` and the kind of every error a request can end with."""
+    kinds, todo = {ProxyError.kind}, [ProxyError]
+    while todo:
+        for child in todo.pop().__subclasses__():
+            kinds.add(child.kind)
+            todo.append(child)
+    return ("ok", *sorted(kinds))
+
+
+class Families:
+    """The metrics with labels; one object so that `ModelMetrics` can resolve its children."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"breakwater_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            # Thresholds are equal in all workers but for the moment of a reload.
+            return Gauge(
+                f"breakwater_{name}",
+                text,
+                labels,
+                registry=registry,
+                multiprocess_mode="mostrecent",
+            )
+
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(f"breakwater_{name}", text, labels, registry=registry, buckets=buckets)
+
+        self.requests = counter(
+            "requests", "Inference requests finished.", "model", "action", "outcome"
+        )
+        self.samples = counter("samples", "Samples scored.", "model", "verdict")
+        self.stage = histogram(
+            "stage_seconds", "Time spent by stage.", SECONDS_BUCKETS, "model", "stage"
+        )
+        self.detector = histogram(
+            "detector_seconds",
+            "Time of one detector on one batch.",
+            SECONDS_BUCKETS,
+            *("model", "detector"),
+        )
+        self.p_value = histogram(
+            "detector_p_value", "Conformal p-values.", P_VALUE_BUCKETS, "model", "detector"
+        )
+        self.failures = counter(
+            "detector_failures", "Requests without a verdict.", "model", "reason"
+        )
+        self.fail_open = counter(
+            "fail_open", "Requests passed although no verdict was reached.", "model", "reason"
+        )
+        self.unscored = counter("unscored", "Requests passed unscored.", "model", "reason")
+        self.skipped = counter(
+            "observe_skipped", "Requests not scored in observe mode: queue full.", "model"
+        )
+        self.bytes_in = counter("received_bytes", "Request bytes from clients.", "model")
+        self.bytes_out = counter("sent_bytes", "Response bytes to clients.", "model")
+        self.upstream_errors = counter(
+            "upstream_errors", "Errors from the model server.", "model", "code"
+        )
+        self.shared_memory = counter(
+            "shared_memory_passthrough", "Shared-memory inputs forwarded unseen.", "model"
+        )
+        self.threshold = gauge(
+            "score_threshold",
+            "Fused score above which a sample is suspicious.",
+            "model",
+            "evidence",
+        )
+        self.fpr = gauge(
+            "calibrated_false_positive_ratio",
+            "Upper confidence bound of the false-positive rate at the threshold.",
+            *("model", "evidence"),
+        )
+
+
+class ModelMetrics:
+    """One model's metrics with their children resolved; the only thing the request path touches."""
+
+    __slots__ = (
+        "_bytes_in",
+        "_bytes_out",
+        "_detector",
+        "_evidence",
+        "_fail_open",
+        "_failures",
+        "_families",
+        "_model",
+        "_p_value",
+        "_requests",
+        "_samples",
+        "_shared_memory",
+        "_skipped",
+        "_stage",
+        "_unscored",
+        "_upstream_errors",
+    )
+
+    def __init__(self, families: Families, model: str, detectors: Sequence[str]) -> None:
+        self._families = families
+        self._model = model
+        self._evidence: set[str] = set()
+        self._requests: dict[tuple[str, str], _Inc] = {
+            (action, outcome): families.requests.labels(model, action, outcome).inc
+            for action in (*ACTIONS, OTHER)
+            for outcome in ((*_outcomes(), OTHER) if action != OTHER else (OTHER,))
+        }
+        self._samples = _counters(families.samples, model, VERDICTS)
+        self._stage = _observers(families.stage, model, STAGES)
+        self._detector = _observers(families.detector, model, detectors)
+        self._p_value = _observers(families.p_value, model, detectors)
+        self._failures = _counters(families.failures, model, FAILURE_REASONS)
+        self._fail_open = _counters(families.fail_open, model, FAILURE_REASONS)
+        self._unscored = _counters(families.unscored, model, UNSCORED_REASONS)
+        self._upstream_errors = _counters(families.upstream_errors, model, GRPC_CODES)
+        self._skipped = families.skipped.labels(model).inc
+        self._shared_memory = families.shared_memory.labels(model).inc
+        self._bytes_in = families.bytes_in.labels(model).inc
+        self._bytes_out = families.bytes_out.labels(model).inc
+
+    def request(self, action: str, outcome: str) -> None:
+        """Count a finished request. Outcome: `ok` or the `kind` of its error."""
+        requests = self._requests
+        inc = requests.get((action, outcome)) or requests.get((action, OTHER))
+        (inc or requests[OTHER, OTHER])()
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """Record the time a request spent in one of `STAGES`; others are ignored."""
+        if observe := self._stage.get(stage):
+            observe(seconds)
+
+    def detector(self, name: str, seconds: float) -> None:
+        """Record one detector's time on one batch; unconfigured names are ignored."""
+        if observe := self._detector.get(name):
+            observe(seconds)
+
+    def p_value(self, detector: str, p: float) -> None:
+        """Record one sample's conformal p-value; unconfigured names are ignored."""
+        if observe := self._p_value.get(detector):
+            observe(p)
+
+    def sample(self, verdict: str) -> None:
+        """Count one scored sample."""
+        (self._samples.get(verdict) or self._samples[OTHER])()
+
+    def detector_failure(self, reason: str) -> None:
+        """Count a request that got no verdict."""
+        (self._failures.get(reason) or self._failures[OTHER])()
+
+    def fail_open(self, reason: str) -> None:
+        """Count a request passed although it got no verdict."""
+        (self._fail_open.get(reason) or self._fail_open[OTHER])()
+
+    def unscored(self, reason: str) -> None:
+        """Count a request that policy lets pass without a score."""
+        (self._unscored.get(reason) or self._unscored[OTHER])()
+
+    def observe_skipped(self) -> None:
+        """Count a request of observe mode dropped from scoring because the queue was full."""
+        self._skipped()
+
+    def bytes(self, in_: int, out: int) -> None:
+        """Add a request's size and its response's size, in bytes as on the wire."""
+        self._bytes_in(in_)
+        self._bytes_out(out)
+
+    def upstream_error(self, code_name: str) -> None:
+        """Count an error of the model server by the name of its gRPC status code."""
+        (self._upstream_errors.get(code_name) or self._upstream_errors[OTHER])()
+
+    def shared_memory_passthrough(self) -> None:
+        """Count an input forwarded unseen in shared memory."""
+        self._shared_memory()
+
+    def threshold(self, evidence: str, value: float, fpr_upper: float) -> None:
+        """Publish the threshold in force for one evidence set and its calibrated rate (0..1)."""
+        self._evidence.add(evidence)
+        self._families.threshold.labels(self._model, evidence).set(value)
+        self._families.fpr.labels(self._model, evidence).set(fpr_upper)
+
+    def retire(self) -> None:
+        """Blank the thresholds: the model is no longer configured."""
+        for evidence in tuple(self._evidence):
+            self.threshold(evidence, math.nan, math.nan)
+
+
+def _counters(family: Counter, model: str, values: Sequence[str]) -> dict[str, _Inc]:
+    return {value: family.labels(model, value).inc for value in (*values, OTHER)}
+
+
+def _observers(family: Histogram, model: str, values: Sequence[str]) -> dict[str, _Observe]:
+    return {value: family.labels(model, value).observe for value in values}
