@@ -1,0 +1,48 @@
+"""Fixtures every test may use: the real Triton, the data folder, a CUDA device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tests.hypothesis_profiles  # noqa: F401 (registers and loads the profile)
+from tuning.triton import EmbeddedTriton, TritonUnavailable, wheel_folder
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
+    """A real Triton serving tests/models. Tests that use it carry the marker `triton`."""
+    try:
+        wheel_folder()
+    except TritonUnavailable as reason:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(reason))
+    log = tmp_path_factory.mktemp("triton") / "server.log"
+    with EmbeddedTriton(CHECKOUT / "tests" / "models", log=log) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with cifar10/ and photos/. Tests that use it carry the marker `data`."""
+    named = os.environ.get("BREAKWATER_TEST_DATA")
+    folder = Path(named) if named else CHECKOUT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no data folder at {folder}; set BREAKWATER_TEST_DATA")
+    return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked `gpu` on machines without one, with the reason."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch  # slow to import, and only marked tests need it here
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
