@@ -22,6 +22,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from proxy import __version__
 from proxy.config import RpcGroup
 from proxy.model_metrics import OTHER, Families, ModelMetrics
 
@@ -178,7 +179,7 @@ def build_labels() -> dict[str, str]:
             return "none"
 
     return {
-        "version": of("breakwater"),
+        "version": __version__,
         "python": platform.python_version(),
         "torch": of("torch"),
         "grpc": of("grpcio"),
