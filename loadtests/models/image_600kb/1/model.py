@@ -1,0 +1,13 @@
+"""Ten logits at the cost of an identity: sums over the first 320 values, the rest is not read."""
+
+import triton_python_backend_utils as pb
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            x = pb.get_input_tensor_by_name(request, "image").as_numpy()
+            logits = x.reshape(len(x), -1)[:, :320].reshape(len(x), 10, 32).sum(axis=2)
+            responses.append(pb.InferenceResponse([pb.Tensor("logits", logits)]))
+        return responses
