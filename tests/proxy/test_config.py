@@ -1,0 +1,85 @@
+"""The rules between fields; the defaults that keep a first deployment harmless."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from proxy.config import INT32_MAX, Config, Input, Model
+
+GRID = {"name": "grid"}
+
+
+def test_defaults_are_a_pass_through_that_can_stop_nothing() -> None:
+    config = Config()
+    assert config.rpc.allow == ()
+    assert config.shared_memory == "deny"
+    assert config.admin.startswith("127.0.0.1:")
+    assert config.models == {}
+    model = Model()
+    assert (model.mode, model.action, model.annotate) == ("observe", "flag", False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mean": (0.5,)}, "mean and std go together"),
+        ({"std": (0.5,)}, "mean and std go together"),
+        ({"mean": (0.5,), "std": (0.5,), "range": (0, 1)}, "either range or mean/std"),
+        ({"range": (1, 1)}, "black < white"),
+        ({"mean": (0.5,), "std": (0,)}, "std must be positive"),
+        ({"encoded": True}, "encoded inputs need size"),
+        ({"max_pixels": 0}, "greater than 0"),
+        ({"layout": "CNHW"}, "NCHW"),
+    ],
+)
+def test_contradictory_inputs_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Input(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"inputs": [{"name": "a"}, {"name": "b"}]}, "only one input can be inspected"),
+        ({"action": "purify"}, "at least one entry under purifiers"),
+        ({"detectors": [GRID]}, "detectors need a calibration"),
+        ({"detectors": [GRID, GRID], "calibration": "x"}, "listed twice"),
+        ({"fpr": 0}, "greater than 0"),
+        ({"fpr": 1}, "less than 1"),
+        ({"budget_ms": 0}, "greater than 0"),
+        ({"surprise": 1}, "Extra inputs"),
+    ],
+)
+def test_contradictory_models_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Model(**fields)
+
+
+def test_one_inspected_input_among_others_is_fine() -> None:
+    model = Model.model_validate({"inputs": [{"name": "a"}, {"name": "b", "inspect": False}]})
+    assert [i.inspect for i in model.inputs] == [True, False]
+
+
+@pytest.mark.parametrize("address", ["nowhere", "host:", "host:port", ":1"])
+def test_addresses_need_host_and_port(address: str) -> None:
+    with pytest.raises(ValidationError):
+        Config(listen=address)
+
+
+def test_message_size_is_bounded_by_the_wire() -> None:
+    assert Config(max_message_bytes=INT32_MAX).max_message_bytes == INT32_MAX
+    with pytest.raises(ValidationError):
+        Config(max_message_bytes=INT32_MAX + 1)
+
+
+def test_metadata_keys_are_lower_case_on_the_wire() -> None:
+    assert Config(principal_header="X-User").principal_header == "x-user"
+    assert Config(principal_header="").principal_header is None
+
+
+def test_configuration_cannot_change_under_a_running_request() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().listen = "a:1"
