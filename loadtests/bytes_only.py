@@ -16,7 +16,7 @@ from proxy.allocator import keep_large_buffers
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
-class PassThrough(grpc.GenericRpcHandler):
+class PassThrough(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Forwards every unary RPC to the channel by its path."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:

@@ -36,7 +36,10 @@ http {{
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
   client_max_body_size 0;
+  # With the default buffers a 600 KB tensor costs nginx a third more; measured with this benchmark.
   client_body_buffer_size 1m;
+  http2_body_preread_size 1m;
+  http2_recv_buffer_size 1m;
   keepalive_requests 1000000000;
   upstream triton {{
     server {upstream};
@@ -59,7 +62,7 @@ static_resources:
     - filters:
       - name: envoy.filters.network.http_connection_manager
         typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          "@type": {extensions}.filters.network.http_connection_manager.v3.HttpConnectionManager
           codec_type: HTTP2
           stat_prefix: grpc
           route_config:
@@ -70,14 +73,14 @@ static_resources:
           http_filters:
           - name: envoy.filters.http.router
             typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+              "@type": {extensions}.filters.http.router.v3.Router
   clusters:
   - name: triton
     type: STATIC
     per_connection_buffer_limit_bytes: 4194304
     typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        "@type": {extensions}.upstreams.http.v3.HttpProtocolOptions
         explicit_http_config: {{http2_protocol_options: {{}}}}
     load_assignment:
       cluster_name: triton
@@ -146,7 +149,14 @@ def start_envoy(folder: Path, upstream: str) -> tuple[Child, str]:
     port = free_port()
     host, _, host_port = upstream.rpartition(":")
     config = folder / "envoy.yaml"
-    config.write_text(_ENVOY.format(port=port, host=host, host_port=host_port))
+    config.write_text(
+        _ENVOY.format(
+            port=port,
+            host=host,
+            host_port=host_port,
+            extensions="type.googleapis.com/envoy.extensions",
+        )
+    )
     child = Child(
         "Envoy",
         [

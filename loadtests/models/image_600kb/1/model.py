@@ -4,7 +4,10 @@ import triton_python_backend_utils as pb
 
 
 class TritonPythonModel:
+    """Found by Triton's Python backend under this name."""
+
     def execute(self, requests):
+        """Return one response a request."""
         responses = []
         for request in requests:
             x = pb.get_input_tensor_by_name(request, "image").as_numpy()

@@ -1,0 +1,209 @@
+"""What Breakwater costs beside Triton: throughput, latency and CPU against direct, nginx and Envoy.
+
+perf_analyzer drives one real Triton, directly and through each proxy in turn. Every round measures
+every proxy, so that a disturbance on the machine hits all of them; the figures are medians over
+rounds, and the ratios compare medians of the same run. CPU is that of the proxy's processes over
+the requests Triton counted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from loadtests.harness import Child, Report, accepts, cpu_s, free_port, median, options
+from loadtests.peers import Load, PerfAnalyzer, start_envoy, start_nginx
+from loadtests.sidecar import (
+    MODELS,
+    TENSORS,
+    Tensor,
+    calibrate,
+    defended,
+    start_breakwater,
+    write_config,
+    write_requests,
+)
+from tuning.triton import EmbeddedTriton
+
+CONCURRENCIES = (1, 8)
+DETECTORS = ("feature_squeezing",)
+MODES = {
+    "breakwater observe": {"mode": "observe"},
+    "breakwater enforce sequential": {"mode": "enforce", "dispatch": "sequential"},
+    "breakwater enforce speculative": {"mode": "enforce", "dispatch": "speculative"},
+}
+PASS_THROUGH = "breakwater pass-through"
+CASES = ("direct", "nginx", "envoy", "bytes-only", PASS_THROUGH, *MODES)
+# CPU per request of pass-through over nginx, at concurrency 8, where the machine is busy and the
+# figure is the cost of the work rather than of waking up.
+GOAL_CONCURRENCY = 8
+GOALS_VS_NGINX = {"12 KB": "<= 4.5", "600 KB": "<= 2.2"}
+GOAL_VS_BYTES_ONLY = "<= 1.15"
+
+Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to reach Triton."""
+
+    address: str
+    pid: int | None
+    """The proxy's process; None for direct."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement."""
+
+    load: Load
+    cpu_ms: float
+    """Proxy CPU per request, milliseconds."""
+
+
+def requests_served(triton: EmbeddedTriton, model: str) -> int:
+    """How many requests of a model Triton has answered."""
+    url = f"http://127.0.0.1:{triton.http_port}/v2/models/{model}/stats"
+    with urllib.request.urlopen(url) as answer:
+        statistics = json.load(answer)["model_stats"][0]["inference_stats"]
+    return int(statistics["success"]["count"])
+
+
+def start_bytes_only(folder: Path, upstream: str) -> tuple[Child, str]:
+    """Start the yardstick proxy."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    child = Child(
+        "bytes-only",
+        [
+            *(sys.executable, "-m", "loadtests.bytes_only"),
+            *("--listen", address, "--upstream", upstream),
+        ],
+        log=folder / "bytes_only.log",
+        is_ready=lambda: accepts(port),
+    )
+    return child, address
+
+
+def start_cases(stack: ExitStack, names: list[str], folder: Path, upstream: str) -> dict[str, Case]:
+    """Start the named proxies; they stay up side by side and end with the stack."""
+    starters: dict[str, Callable[[], tuple[Child, str]]] = {
+        "nginx": lambda: start_nginx(folder, upstream),
+        "envoy": lambda: start_envoy(folder, upstream),
+        "bytes-only": lambda: start_bytes_only(folder, upstream),
+        PASS_THROUGH: lambda: start_breakwater(
+            write_config(folder / "pass-through.yaml", upstream, {})
+        ),
+    }
+    if any(name in MODES for name in names):
+        folders = {t.model: calibrate(folder, t, upstream, DETECTORS) for t in TENSORS}
+        for name, policy in MODES.items():
+            models = {m: defended(at, DETECTORS, **policy) for m, at in folders.items()}
+            path = folder / f"{name.replace(' ', '-')}.yaml"
+            starters[name] = lambda path=path, models=models: start_breakwater(  # type: ignore[misc]
+                write_config(path, upstream, models)
+            )
+    cases = {"direct": Case(upstream, None)}
+    for name in names:
+        if name != "direct":
+            child, address = starters[name]()
+            stack.callback(child.stop)
+            cases[name] = Case(address, child.pid)
+    return {name: cases[name] for name in names}
+
+
+def measure(
+    case: Case, triton: EmbeddedTriton, analyzer: PerfAnalyzer, tensor: Tensor, concurrency: int
+) -> Sample:
+    """Run perf_analyzer once through one case."""
+    served = requests_served(triton, tensor.model)
+    spent_s = cpu_s(case.pid) if case.pid else 0.0
+    data = analyzer.folder / f"{tensor.model}.json"
+    load = analyzer.run(case.address, tensor.model, data, concurrency)
+    spent_s = cpu_s(case.pid) - spent_s if case.pid else 0.0
+    served = requests_served(triton, tensor.model) - served
+    return Sample(load, 1000 * spent_s / served)
+
+
+def measure_all(
+    cases: dict[str, Case], triton: EmbeddedTriton, analyzer: PerfAnalyzer, rounds: int
+) -> dict[Key, list[Sample]]:
+    """Every case at every size and concurrency, once a round."""
+    for tensor in TENSORS:
+        write_requests(analyzer.folder / f"{tensor.model}.json", tensor.side, 8)
+    keys = [(n, t.name, c) for t in TENSORS for c in CONCURRENCIES for n in cases]
+    samples: dict[Key, list[Sample]] = {key: [] for key in keys}
+    tensors = {tensor.name: tensor for tensor in TENSORS}
+    columns = (TextColumn("{task.description:<52}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=rounds * len(keys))
+        for _ in range(rounds):
+            for key in keys:
+                name, size, concurrency = key
+                progress.update(task, description=f"{name}, {size}, concurrency {concurrency}")
+                sample = measure(cases[name], triton, analyzer, tensors[size], concurrency)
+                samples[key].append(sample)
+                progress.advance(task)
+    return samples
+
+
+def summarise(samples: dict[Key, list[Sample]]) -> Report:
+    """Medians over rounds, as ratios to nginx, and the figures with a goal."""
+    report = Report("Overhead")
+    cpu = {key: median([s.cpu_ms for s in taken]) for key, taken in samples.items()}
+    rate = {key: median([s.load.throughput_per_s for s in t]) for key, t in samples.items()}
+    for key, taken in samples.items():
+        name, size, concurrency = key
+        nginx = ("nginx", size, concurrency)
+        compare = nginx in samples
+        report.add(
+            proxy=name,
+            tensor=size,
+            concurrency=concurrency,
+            throughput_per_s=round(rate[key], 1),
+            throughput_vs_nginx=round(rate[key] / rate[nginx], 3) if compare else None,
+            p50_ms=round(median([s.load.p50_ms for s in taken]), 3),
+            p99_ms=round(median([s.load.p99_ms for s in taken]), 3),
+            proxy_cpu_ms=round(cpu[key], 4),
+            cpu_vs_nginx=round(cpu[key] / cpu[nginx], 3) if compare and cpu[nginx] else None,
+        )
+    for tensor in TENSORS:
+        where = (tensor.name, GOAL_CONCURRENCY)
+        ours, nginx, bare = ((n, *where) for n in (PASS_THROUGH, "nginx", "bytes-only"))
+        told: dict[str, str | int] = {"tensor": tensor.name, "concurrency": GOAL_CONCURRENCY}
+        if ours in cpu and nginx in cpu:
+            goal = GOALS_VS_NGINX[tensor.name]
+            report.figure("pass-through CPU / nginx CPU", cpu[ours] / cpu[nginx], goal, **told)
+        if ours in cpu and bare in cpu:
+            ratio = cpu[ours] / cpu[bare]
+            report.figure("pass-through CPU / bytes-only CPU", ratio, GOAL_VS_BYTES_ONLY, **told)
+    return report
+
+
+def main() -> int:
+    """Run the benchmark; 1 when a goal was missed."""
+    parser = options(__doc__)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
+    parser.add_argument("--rounds", type=int, help="default 5, with --quick 3")
+    chosen = parser.parse_args()
+    rounds = chosen.rounds or (3 if chosen.quick else 5)
+    window_ms = 400 if chosen.quick else 1000
+    with tempfile.TemporaryDirectory(prefix="breakwater-overhead-") as name, ExitStack() as stack:
+        folder = Path(name)
+        triton = stack.enter_context(EmbeddedTriton(MODELS))
+        cases = start_cases(stack, chosen.cases, folder, triton.grpc_address)
+        samples = measure_all(cases, triton, PerfAnalyzer(folder, window_ms), rounds)
+    return summarise(samples).finish(chosen.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
