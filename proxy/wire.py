@@ -73,18 +73,25 @@ class Tensor:
         if self.piece is not None:
             return self.piece.view
         if self.contents is None:
-            raise InvalidTensor(f"tensor {self.name!r} has no data in the message")
+            raise InvalidTensor(f"tensor {quoted(self.name)} has no data in the message")
         try:
             return raw_from_typed(self.kind(), self.contents)
         except InvalidTensor as error:
-            raise InvalidTensor(f"tensor {self.name!r}: {error}") from None
+            raise InvalidTensor(f"tensor {quoted(self.name)}: {error}") from None
 
     def kind(self) -> Datatype:
         """Return the datatype's description; raises InvalidTensor for an unknown one."""
         kind = DATATYPES.get(self.datatype)
         if kind is None:
-            raise InvalidTensor(f"tensor {self.name!r} has unknown datatype {self.datatype!r}")
+            raise InvalidTensor(
+                f"tensor {quoted(self.name)} has unknown datatype {quoted(self.datatype)}"
+            )
         return kind
+
+
+def quoted(text: str) -> str:
+    """Return a client's text fit for an error message: ASCII, escaped, at most 64 characters."""
+    return ascii(text) if len(text) <= 64 else ascii(text[:63]) + "..."
 
 
 def as_numpy(tensor: Tensor) -> NDArray[Any]:
@@ -100,7 +107,7 @@ def as_numpy(tensor: Tensor) -> NDArray[Any]:
     try:
         return array_from_raw(kind, tensor.shape, raw)
     except InvalidTensor as error:
-        raise InvalidTensor(f"tensor {tensor.name!r}: {error}") from None
+        raise InvalidTensor(f"tensor {quoted(tensor.name)}: {error}") from None
 
 
 class InferRequest:
@@ -336,7 +343,9 @@ def _tensor(
 ) -> Tensor:
     shape = item.shape
     if len(shape) > MAX_RANK:
-        raise InvalidTensor(f"tensor {item.name!r} has {len(shape)} axes, more than {MAX_RANK}")
+        raise InvalidTensor(
+            f"tensor {quoted(item.name)} has {len(shape)} axes, more than {MAX_RANK}"
+        )
     parameters = item.parameters
     shared = None
     if len(parameters) and _SHM_REGION in parameters:
