@@ -1,0 +1,167 @@
+"""The admin listener: metrics, health, drain and reload over HTTP. Knows only its target.
+
+It can stop the proxy: bind it to loopback, or to a network only operators reach.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from aiohttp import web
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 1024  # no endpoint reads a body; this bounds what is read to refuse it
+SHUTDOWN_S = 2.0  # a scrape in progress gets this long on shutdown
+
+INDEX = """Breakwater admin
+GET  /metrics  Prometheus metrics
+GET  /live     200 while the process runs
+GET  /ready    200 while new requests are taken, else 503
+POST /drain    stop taking requests, finish those in flight, exit
+POST /reload   read the configuration file again
+GET  /config   the configuration in force, as JSON
+"""
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the proxy is doing."""
+
+    ready: bool
+    """New requests are taken."""
+    draining: bool
+    in_flight: int
+    """Unary requests and open streams."""
+    workers: int = 1
+    workers_ready: int = 1
+
+
+class AdminTarget(Protocol):
+    """What the admin listener shows and steers: one proxy, or a supervisor with its workers."""
+
+    async def status(self) -> Status:
+        """Return how it is doing now."""
+
+    async def drain(self) -> None:
+        """Start the drain and return; again is harmless."""
+
+    async def reload(self) -> bool:
+        """Read the configuration again. False: refused, the old one stays in force."""
+
+    async def config(self) -> Mapping[str, Any]:
+        """Return the configuration in force, ready for JSON."""
+
+    async def metrics(self) -> tuple[str, bytes]:
+        """Return content type and body of one scrape."""
+
+
+class Admin:
+    """Serves an `AdminTarget` on one address.
+
+    Args:
+        target: what is shown and steered.
+    """
+
+    def __init__(self, target: AdminTarget) -> None:
+        self._target = target
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_guard])
+        app.on_response_prepare.append(_name)
+        app.add_routes(
+            [
+                web.get("/", self._index),
+                web.get("/metrics", self._metrics),
+                web.get("/live", self._live),
+                web.get("/ready", self._ready),
+                web.post("/drain", self._drain),
+                web.post("/reload", self._reload),
+                web.get("/config", self._config),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+
+    async def start(self, address: str | Path) -> str:
+        """Listen and return the bound address.
+
+        Args:
+            address: `host:port` (port 0: any free one), or the path of a Unix socket to make.
+        """
+        await self._runner.setup()
+        if isinstance(address, Path):
+            await web.UnixSite(self._runner, str(address)).start()
+            return str(address)
+        host, port = _split(address)
+        await web.TCPSite(self._runner, host.strip("[]"), port).start()
+        return f"{host}:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        """Stop listening; requests in progress get a moment to finish."""
+        await self._runner.cleanup()
+
+    async def _index(self, _: web.Request) -> web.Response:
+        return web.Response(text=INDEX)
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return web.Response(text="live\n")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        content_type, body = await self._target.metrics()
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        status = await self._target.status()
+        return _json(asdict(status), 200 if status.ready else 503)
+
+    async def _drain(self, _: web.Request) -> web.Response:
+        await self._target.drain()
+        return _json(asdict(await self._target.status()), 202)
+
+    async def _reload(self, _: web.Request) -> web.Response:
+        if await self._target.reload():
+            return _json({"reloaded": True}, 200)
+        return _json({"reloaded": False, "reason": "refused; see the log"}, 409)
+
+    async def _config(self, _: web.Request) -> web.Response:
+        return _json(await self._target.config(), 200)
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
+def _json(value: Mapping[str, Any], status: int) -> web.Response:
+    text = json.dumps(value, indent=2) + "\n"
+    return web.Response(text=text, status=status, content_type="application/json")
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Refuse what no operator's tool sends; answer every failure with a fixed text."""
+    try:
+        # A browser names the page a cross-site POST comes from: a web page must not be able to
+        # drain the proxy of whoever looks at it.
+        origin = request.headers.get("Origin")
+        if origin is not None and origin.partition("://")[2] != request.host:
+            return web.Response(text="cross-origin requests are refused\n", status=403)
+        if request.body_exists:
+            await request.read()
+        return await handler(request)
+    except web.HTTPException as refusal:
+        headers = {"Allow": refusal.headers["Allow"]} if "Allow" in refusal.headers else None
+        text = f"{refusal.reason.lower()}\n"
+        return web.Response(text=text, status=refusal.status, headers=headers)
+    except Exception:  # the edge: a defect must not show its traceback to the caller
+        log.exception("admin request %s failed", request.path)
+        return web.Response(text="internal error\n", status=500)
+
+
+async def _name(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "breakwater"  # not the interpreter's and library's versions
