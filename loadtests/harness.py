@@ -225,6 +225,12 @@ def options(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def warn_if_busy() -> None:
+    """Say so on standard error when other programs are using this machine."""
+    if os.getloadavg()[0] > 0.5:
+        print("the machine is busy: CPU figures will come out high and noisy", file=sys.stderr)
+
+
 def median(values: Sequence[float]) -> float:
     """The middle value: one disturbed round does not move it."""
     return statistics.median(values)

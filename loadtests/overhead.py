@@ -2,8 +2,8 @@
 
 perf_analyzer drives one real Triton, directly and through each proxy in turn. Every round measures
 every proxy, so that a disturbance on the machine hits all of them; the figures are medians over
-rounds, and the ratios compare medians of the same run. CPU is that of the proxy's processes over
-the requests Triton counted.
+rounds, the ratios medians of each round's ratio. CPU is that of the proxy's processes over the
+requests Triton counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from loadtests.harness import Child, Report, accepts, cpu_s, free_port, median, options
+from loadtests.harness import (
+    Child,
+    Report,
+    accepts,
+    cpu_s,
+    free_port,
+    median,
+    options,
+    warn_if_busy,
+)
 from loadtests.peers import Load, PerfAnalyzer, start_envoy, start_nginx
 from loadtests.sidecar import (
     MODELS,
@@ -68,6 +77,16 @@ class Sample:
     load: Load
     cpu_ms: float
     """Proxy CPU per request, milliseconds."""
+
+
+def rate(sample: Sample) -> float:
+    """Requests per second."""
+    return sample.load.throughput_per_s
+
+
+def cpu(sample: Sample) -> float:
+    """Proxy CPU per request, milliseconds."""
+    return sample.cpu_ms
 
 
 def requests_served(triton: EmbeddedTriton, model: str) -> int:
@@ -156,36 +175,43 @@ def measure_all(
     return samples
 
 
+def ratio(taken: list[Sample], base: list[Sample], of: Callable[[Sample], float]) -> float | None:
+    """The median over rounds of one case's value over another's, or None where that is zero.
+
+    Within a round the two ran seconds apart, so that what disturbed one disturbed the other.
+    """
+    pairs = [(of(sample), of(other)) for sample, other in zip(taken, base, strict=True)]
+    if any(other == 0 for _, other in pairs):
+        return None
+    return round(median([value / other for value, other in pairs]), 3)
+
+
 def summarise(samples: dict[Key, list[Sample]]) -> Report:
     """Medians over rounds, as ratios to nginx, and the figures with a goal."""
     report = Report("Overhead")
-    cpu = {key: median([s.cpu_ms for s in taken]) for key, taken in samples.items()}
-    rate = {key: median([s.load.throughput_per_s for s in t]) for key, t in samples.items()}
     for key, taken in samples.items():
         name, size, concurrency = key
-        nginx = ("nginx", size, concurrency)
-        compare = nginx in samples
+        nginx = samples.get(("nginx", size, concurrency))
         report.add(
             proxy=name,
             tensor=size,
             concurrency=concurrency,
-            throughput_per_s=round(rate[key], 1),
-            throughput_vs_nginx=round(rate[key] / rate[nginx], 3) if compare else None,
+            throughput_per_s=round(median([s.load.throughput_per_s for s in taken]), 1),
+            throughput_vs_nginx=ratio(taken, nginx, rate) if nginx else None,
             p50_ms=round(median([s.load.p50_ms for s in taken]), 3),
             p99_ms=round(median([s.load.p99_ms for s in taken]), 3),
-            proxy_cpu_ms=round(cpu[key], 4),
-            cpu_vs_nginx=round(cpu[key] / cpu[nginx], 3) if compare and cpu[nginx] else None,
+            proxy_cpu_ms=round(median([s.cpu_ms for s in taken]), 4),
+            cpu_vs_nginx=ratio(taken, nginx, cpu) if nginx else None,
         )
     for tensor in TENSORS:
-        where = (tensor.name, GOAL_CONCURRENCY)
-        ours, nginx, bare = ((n, *where) for n in (PASS_THROUGH, "nginx", "bytes-only"))
+        at = (tensor.name, GOAL_CONCURRENCY)
+        ours = samples.get((PASS_THROUGH, *at))
         told: dict[str, str | int] = {"tensor": tensor.name, "concurrency": GOAL_CONCURRENCY}
-        if ours in cpu and nginx in cpu:
-            goal = GOALS_VS_NGINX[tensor.name]
-            report.figure("pass-through CPU / nginx CPU", cpu[ours] / cpu[nginx], goal, **told)
-        if ours in cpu and bare in cpu:
-            ratio = cpu[ours] / cpu[bare]
-            report.figure("pass-through CPU / bytes-only CPU", ratio, GOAL_VS_BYTES_ONLY, **told)
+        goals = {"nginx": GOALS_VS_NGINX[tensor.name], "bytes-only": GOAL_VS_BYTES_ONLY}
+        for other, goal in goals.items():
+            base = samples.get((other, *at))
+            if ours and base and (reached := ratio(ours, base, cpu)) is not None:
+                report.figure(f"pass-through CPU / {other} CPU", reached, goal, **told)
     return report
 
 
@@ -195,6 +221,7 @@ def main() -> int:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
     parser.add_argument("--rounds", type=int, help="default 5, with --quick 3")
     chosen = parser.parse_args()
+    warn_if_busy()
     rounds = chosen.rounds or (3 if chosen.quick else 5)
     window_ms = 400 if chosen.quick else 1000
     with tempfile.TemporaryDirectory(prefix="breakwater-overhead-") as name, ExitStack() as stack:
