@@ -1,0 +1,126 @@
+"""The contract of every purifier, and how they are built and chained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from purifiers import PURIFIERS, BitDepth, Chain, Jpeg, Median, Purifier, PurifierError, build
+from purifiers.base import Purifier as Base
+
+EACH = [
+    BitDepth(),
+    BitDepth(bits=1),
+    Median(),
+    Median(size=3),
+    Jpeg(),
+    Jpeg(quality=10, subsample=True),
+    Chain([Median(), Jpeg(quality=50), BitDepth()]),
+]
+
+
+def images(batch: int, channels: int, height: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(batch + 10 * channels + 100 * height + width)
+    return torch.rand(batch, channels, height, width, generator=generator)
+
+
+@pytest.mark.parametrize("purifier", EACH, ids=repr)
+@pytest.mark.parametrize("channels", [1, 3])
+class TestContract:
+    @pytest.mark.parametrize("batch", [0, 1, 2, 7])
+    def test_cardinality(self, purifier: Purifier, channels: int, batch: int) -> None:
+        x = images(batch, channels, 12, 16)
+        y = purifier.purify(x)
+        assert (y.shape, y.dtype) == (x.shape, x.dtype)
+        assert batch == 0 or (y.min() >= 0 and y.max() <= 1)
+
+    @pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 8), (17, 9), (28, 28), (31, 33)])
+    def test_any_size(self, purifier: Purifier, channels: int, size: tuple[int, int]) -> None:
+        x = images(2, channels, *size)
+        y = purifier.purify(x)
+        assert y.shape == x.shape
+        assert torch.isfinite(y).all()
+
+    def test_a_batch_equals_its_samples(self, purifier: Purifier, channels: int) -> None:
+        x = (images(7, channels, 13, 11) * 255).round() / 255
+        x[2] = 133 / 255  # a flat image: every JPEG coefficient on or next to a tie
+        together = purifier.purify(x)
+        alone = torch.cat([purifier.purify(sample[None]) for sample in x])
+        torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+    def test_input_unchanged(self, purifier: Purifier, channels: int) -> None:
+        x = images(2, channels, 9, 9)
+        before = x.clone()
+        purifier.purify(x).zero_()
+        assert torch.equal(x, before)
+
+    def test_non_contiguous(self, purifier: Purifier, channels: int) -> None:
+        x = images(2, channels, 10, 14).permute(0, 1, 3, 2)
+        flipped = images(2, 10, 14, channels).permute(0, 3, 1, 2)
+        for view in (x, flipped, x[:, :, ::2, 1:]):
+            assert not view.is_contiguous() or channels == 1
+            torch.testing.assert_close(purifier.purify(view), purifier.purify(view.contiguous()))
+
+    def test_deterministic(self, purifier: Purifier, channels: int) -> None:
+        x = images(3, channels, 16, 16)
+        assert torch.equal(purifier.purify(x), purifier.purify(x.clone()))
+
+    @pytest.mark.parametrize("value", [0.0, 1.0])
+    def test_black_and_white_stay(self, purifier: Purifier, channels: int, value: float) -> None:
+        x = torch.full((1, channels, 8, 8), value)
+        # The coarsest JPEG here moves levels by up to half its DC step, 80 / 8 / 2 = 5 of 255.
+        torch.testing.assert_close(purifier.purify(x), x, atol=5.1 / 255, rtol=0)
+
+
+@given(
+    st.sampled_from(EACH),
+    st.tuples(st.integers(0, 3), st.sampled_from([1, 3]), st.integers(1, 20), st.integers(1, 20)),
+    st.integers(0, 2**31),
+)
+@settings(max_examples=60, deadline=None)
+def test_shape_and_range_hold(
+    purifier: Purifier, shape: tuple[int, int, int, int], seed: int
+) -> None:
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
+    y = purifier.purify(x)
+    assert y.shape == x.shape
+    assert bool(((y >= 0) & (y <= 1)).all())
+
+
+def test_every_registered_purifier_is_in_the_battery() -> None:
+    assert {type(p) for p in EACH} - {Chain} == set(PURIFIERS.values())
+    assert all(name == cls.name and issubclass(cls, Base) for name, cls in PURIFIERS.items())
+
+
+def test_keys_name_the_parameters() -> None:
+    assert build("bit_depth", {"bits": 4}).key == "bit_depth(bits=4)"
+    assert build("jpeg", {"quality": 50}).key == "jpeg(quality=50)"
+    assert build("jpeg", {"subsample": True}).key == "jpeg(quality=75, subsample=true)"
+    assert Chain([Median(), Jpeg()]).key == "median(size=2) > jpeg(quality=75)"
+
+
+def test_a_chain_applies_its_parts_in_order() -> None:
+    x = images(2, 3, 16, 16)
+    expected = BitDepth(2).purify(Median().purify(x))
+    assert torch.equal(Chain([Median(), BitDepth(2)]).purify(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "words"),
+    [
+        ("jpg", {}, "unknown purifier 'jpg'; there are: bit_depth, jpeg, median"),
+        ("jpeg", {"q": 5}, r"unknown parameters \['q'\]; there are: quality, subsample"),
+        ("median", {"size": 7}, "size must be 2 or 3"),
+    ],
+)
+def test_build_says_what_is_valid(name: str, params: dict[str, int], words: str) -> None:
+    with pytest.raises(PurifierError, match=words):
+        build(name, params)
+
+
+def test_an_empty_chain_is_refused() -> None:
+    with pytest.raises(PurifierError, match="at least one"):
+        Chain([])
