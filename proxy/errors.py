@@ -10,6 +10,14 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import ClassVar
 
+GRPC_CODES = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
+    *("ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"),
+    *("ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"),
+    "UNAUTHENTICATED",
+)
+"""Names of gRPC's status codes by number."""
+
 
 class Source(StrEnum):
     """Whose fault an error is."""
@@ -106,6 +114,18 @@ class UpstreamError(ProxyError):
         self.code = code
         self.details = details
         self.trailing_metadata = tuple(trailing_metadata)
+
+    @property
+    def code_name(self) -> str:
+        """The status by name, e.g. `NOT_FOUND`."""
+        return GRPC_CODES[self.code]
+
+
+class UpstreamUnavailable(ProxyError):
+    """The model server cannot be reached, or went away during the call."""
+
+    kind = "upstream_unavailable"
+    source = Source.UPSTREAM
 
 
 class ConfigError(Exception):

@@ -54,8 +54,12 @@ class Flow:
     """The request's own `id` field."""
     samples: tuple[SampleVerdict, ...] = ()
     action: Action = Action.NONE
+    failure: str = ""
+    """Why no verdict was reached (a DetectorFailed reason), if so."""
     outcome: str = ""
     """`ok`, or the `kind` of the error the request ended with."""
+    annotations: tuple[tuple[str, str], ...] = ()
+    """Trailing metadata for the caller, where the policy wants it told."""
     stage_s: dict[str, float] = field(default_factory=dict)
     """Seconds spent by stage: read, queue, score, views, purify, upstream, total."""
     bytes_in: int = 0

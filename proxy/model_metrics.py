@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from proxy.errors import ProxyError
+from proxy.errors import GRPC_CODES, ProxyError
 from proxy.flow import Action, Verdict
 
 OTHER = "other"
@@ -20,25 +20,6 @@ ACTIONS = tuple(str(action) for action in Action)
 VERDICTS = tuple(str(verdict) for verdict in Verdict)
 FAILURE_REASONS = ("error", "non_finite", "budget", "overloaded", "no_evidence", "not_ready")
 UNSCORED_REASONS = ("unlisted_model", "no_detectors", "not_inspected", "shared_memory", "no_tensor")
-GRPC_CODES = (
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-)
-
 # 1-2.5-5 steps: three buckets a decade resolve a p99 to about a factor of two.
 SECONDS_BUCKETS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),

@@ -60,3 +60,6 @@ RPCS = MappingProxyType(
 
 BY_PATH = MappingProxyType({rpc.path: rpc for rpc in RPCS.values()})
 """By method path."""
+
+INFER = RPCS["ModelInfer"]
+STREAM_INFER = RPCS["ModelStreamInfer"]

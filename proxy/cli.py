@@ -1,0 +1,233 @@
+"""The `breakwater` command. Imports what a subcommand needs only when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proxy import __version__
+from proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from proxy.config import Config
+
+_SERVE = """\
+Stand in front of Triton: inspect, decide, purify, forward, measure.
+
+Without --config it is a hardened pass-through: validation, RPC policy and metrics, no scoring.
+Clients change only the address they connect to. Stop it with SIGTERM or POST /drain: it finishes
+what is in flight first. SIGHUP (or a changed file) reloads the configuration."""
+
+_CALIBRATE = """\
+Learn what benign looks like to this model and set the threshold for the wanted false-positive rate.
+
+Needs benign data only: an .npz file with x (N, C, H, W), uint8 or float32 in [0, 1]. Every image is
+also seen noisy, recompressed, brighter, blurred and shifted, so that ordinary variation stays
+quiet. The model is asked through Triton, which must be running."""
+
+_CHECK = """\
+Validate a configuration and print what would be enforced, completed from Triton if it answers.
+Exit status 0: usable; 1: not."""
+
+_DEMO = """\
+The whole story on this machine: train a small model, serve it from a real Triton, calibrate, start
+the proxy, attack the model without and with it, and print what happened."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=os.environ.get("BREAKWATER_LOG", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        status: int = options.run(options, arguments)
+    except ConfigError as error:
+        print(f"breakwater: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="breakwater",
+        description="Inference-time adversarial-defence proxy for NVIDIA Triton.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"breakwater {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(_command(commands, "serve", "run the sidecar", _SERVE))
+    _add_calibrate(_command(commands, "calibrate", "set thresholds from benign data", _CALIBRATE))
+    _add_check(_command(commands, "check", "validate a configuration", _CHECK))
+    _add_demo(_command(commands, "demo", "see it work, real Triton included", _DEMO))
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    help_text: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=help_text,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_addresses(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (YAML)")
+    parser.add_argument("--upstream", metavar="HOST:PORT", help="Triton's gRPC address")
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    _add_addresses(parser)
+    parser.add_argument("--listen", metavar="HOST:PORT", help="where clients connect")
+    parser.add_argument("--admin", metavar="HOST:PORT", help="metrics, health and drain (HTTP)")
+    parser.add_argument(
+        "--workers", type=_positive, default=1, metavar="N", help="processes sharing the port"
+    )
+    parser.add_argument("--worker-index", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--worker-dir", type=Path, help=argparse.SUPPRESS)
+    parser.set_defaults(run=_serve)
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    _add_addresses(parser)
+    parser.add_argument("--model", required=True, metavar="NAME", help="a key under `models`")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="FILE.npz", help="benign images, x (N,C,H,W)"
+    )
+    parser.add_argument(
+        "--fpr", type=float, help="wanted false-positive rate (default: the config's)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write (default: the config's calibration)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the benign variations")
+    parser.set_defaults(run=_calibrate)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    _add_addresses(parser)
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema and exit")
+    parser.add_argument(
+        "--list", action="store_true", help="print detectors and purifiers and exit"
+    )
+    parser.set_defaults(run=_check)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-out"), metavar="DIR", help="pictures and files"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    parser.add_argument("--keep", action="store_true", help="leave everything running")
+    parser.set_defaults(run=_demo)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("listen", "upstream", "admin")
+    return {n: v for n in names if (v := getattr(options, n, None)) is not None}
+
+
+def _config(options: argparse.Namespace) -> Config:
+    from proxy import configfile
+    from proxy.config import Config
+
+    config = Config() if options.config is None else configfile.load(options.config)
+    overrides = _overrides(options)
+    if overrides:
+        Config.model_validate(overrides)  # the same check as for the file
+        config = config.model_copy(update=overrides)
+    return config
+
+
+def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    from proxy.allocator import keep_large_buffers
+
+    keep_large_buffers()
+    config = _config(options)
+    if options.workers > 1 and options.worker_index is None:
+        from proxy.supervisor import supervise
+
+        return asyncio.run(supervise(arguments, config, options.workers))
+    return _run_server(options, config)
+
+
+def _run_server(options: argparse.Namespace, config: Config) -> int:
+    import uvloop
+
+    from proxy.server import Server
+
+    worker = options.worker_index is not None
+
+    async def run() -> int:
+        server = Server(
+            config,
+            path=options.config,
+            overrides=_overrides(options),
+            share_port=worker,
+            admin=options.worker_dir / f"worker-{options.worker_index}.sock" if worker else None,
+        )
+        await server.start()
+        return await server.run()
+
+    result: int = uvloop.run(run())
+    return result
+
+
+def _calibrate(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from tuning.calibrate import run
+
+    if options.config is None:
+        raise ConfigError("calibrate needs --config FILE, which names the model's detectors")
+    status: int = run(
+        _config(options),
+        options.model,
+        options.data,
+        fpr=options.fpr,
+        out=options.out,
+        seed=options.seed,
+    )
+    return status
+
+
+def _check(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from tuning import report
+
+    if options.schema:
+        return report.print_schema()
+    if options.list:
+        return report.print_parts()
+    return asyncio.run(report.print_policy(_config(options)))
+
+
+def _demo(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from tuning.demo import run
+
+    return run(options.out, json_file=options.json, keep=options.keep)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

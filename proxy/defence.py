@@ -1,0 +1,41 @@
+"""One model's defence at run time: its configuration, and what Triton's description adds to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.adapt import ModelSpec
+from proxy.config import Model, NonFinitePolicy
+from proxy.model_metrics import ModelMetrics
+
+if TYPE_CHECKING:  # torch is loaded only when some model has detectors
+    from proxy.scoring import Scorer
+
+
+@dataclass(slots=True)
+class Defence:
+    """The defence of one model name; `model` is None for a model that is not configured."""
+
+    name: str
+    model: Model | None
+    metrics: ModelMetrics
+    non_finite: NonFinitePolicy
+    refused: bool = False
+    """The configuration wants this model refused (`unlisted_models: refuse`)."""
+    spec: ModelSpec | None = None
+    """None until Triton has described the model."""
+    scorer: Scorer | None = None
+    """None until `spec` is known, and for models without detectors."""
+    problem: str = ""
+    """Why the model cannot be scored although Triton serves it."""
+
+    @property
+    def wants_scoring(self) -> bool:
+        """Whether requests to this model are to be scored at all."""
+        return self.model is not None and bool(self.model.detectors)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests can be scored, if they are to be."""
+        return not self.wants_scoring or self.scorer is not None

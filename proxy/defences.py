@@ -1,0 +1,148 @@
+"""The defences of all configured models: built from the configuration, completed by Triton."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from proxy import rpc
+from proxy.adapt import ModelSpec, resolve
+from proxy.config import Config
+from proxy.defence import Defence
+from proxy.errors import ConfigError, ProxyError, UpstreamError
+from proxy.metrics import Metrics
+from proxy.pb import open_inference_pb2 as pb
+from proxy.upstream import Upstream
+
+if TYPE_CHECKING:
+    import torch
+
+    from proxy.artifacts import Artifact
+    from proxy.scoring import Scorer
+
+_ASK_TIMEOUT_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Defences:
+    """Defences by model name.
+
+    Args:
+        config: the configuration; calibrations are loaded and checked at once.
+        metrics: told the models and their thresholds.
+
+    Raises:
+        ConfigError: a part is unknown, or a calibration missing, foreign or stale.
+    """
+
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        self.config = config
+        self._metrics = metrics
+        self._artifacts: dict[str, Artifact] = {}
+        self._device: torch.device | None = None
+        if any(model.detectors for model in config.models.values()):
+            self._load()
+        metrics.configure(
+            {name: [d.name for d in model.detectors] for name, model in config.models.items()}
+        )
+        self._known = {
+            name: Defence(name, model, metrics.model(name), model.non_finite or config.non_finite)
+            for name, model in config.models.items()
+        }
+        self._other = Defence(
+            "other",
+            None,
+            metrics.model("other"),
+            config.non_finite,
+            refused=config.unlisted_models == "refuse",
+        )
+
+    def find(self, model: str) -> Defence:
+        """The defence of a model; one without configuration for a model that is not listed."""
+        return self._known.get(model, self._other)
+
+    @property
+    def needs_device(self) -> bool:
+        """Whether anything is to be scored at all."""
+        return bool(self._artifacts)
+
+    def models(self) -> list[Defence]:
+        """The configured models' defences."""
+        return list(self._known.values())
+
+    async def refresh(self, upstream: Upstream) -> None:
+        """Ask Triton about every configured model and complete or mend what has changed.
+
+        Raises:
+            UpstreamUnavailable: Triton cannot be reached; nothing was changed.
+        """
+        for defence in self._known.values():
+            if defence.model is None:
+                continue
+            try:
+                metadata, config = await describe(upstream, defence.name)
+            except UpstreamError as error:
+                self._report(defence, f"Triton does not describe it: {error.details}")
+                continue
+            try:
+                spec = resolve(defence.name, defence.model, metadata, config)
+                if spec != defence.spec or not defence.is_ready:
+                    scorer = self._scorer(defence, spec) if defence.wants_scoring else None
+                    defence.spec, defence.scorer = spec, scorer
+                defence.problem = ""
+            except ConfigError as error:
+                defence.scorer = None
+                self._report(defence, str(error))
+
+    def _report(self, defence: Defence, problem: str) -> None:
+        if problem != defence.problem:
+            defence.problem = problem
+            log.warning("model %s is not defended: %s", defence.name, problem)
+
+    def _load(self) -> None:
+        from proxy import artifacts, scoring
+
+        self._device = scoring.pick_device(self.config.device)
+        for name, model in self.config.models.items():
+            if model.detectors and model.calibration is not None:
+                scoring.build_detectors(model)
+                scoring.build_purifiers(model)
+                self._artifacts[name] = artifacts.load(model.calibration, name, model, self._device)
+
+    def _scorer(self, defence: Defence, spec: ModelSpec) -> Scorer:
+        from proxy.scoring import Scorer
+
+        assert defence.model is not None  # noqa: S101 (wants_scoring implies a model)
+        assert self._device is not None  # noqa: S101 (set by _load)
+        artifact = self._artifacts[defence.name]
+        scorer = Scorer(spec, defence.model, artifact, self._device, defence.metrics.detector)
+        for level, (threshold, fpr_upper) in scorer.threshold_bounds.items():
+            defence.metrics.threshold(level, threshold, fpr_upper)
+        return scorer
+
+
+async def describe(
+    upstream: Upstream, model: str
+) -> tuple[pb.ModelMetadataResponse, pb.ModelConfig | None]:
+    """Triton's metadata and configuration of a model; the latter None where it is restricted.
+
+    Raises:
+        ProxyError: Triton cannot be reached or does not know the model.
+    """
+    metadata = await upstream.call(
+        rpc.RPCS["ModelMetadata"].path,
+        pb.ModelMetadataRequest(name=model).SerializeToString(),
+        timeout_s=_ASK_TIMEOUT_S,
+    )
+    config = None
+    try:
+        answer = await upstream.call(
+            rpc.RPCS["ModelConfig"].path,
+            pb.ModelConfigRequest(name=model).SerializeToString(),
+            timeout_s=_ASK_TIMEOUT_S,
+        )
+        config = pb.ModelConfigResponse.FromString(answer.data).config
+    except ProxyError as error:
+        log.debug("no configuration of model %s: %s", model, error)
+    return pb.ModelMetadataResponse.FromString(metadata.data), config

@@ -1,0 +1,272 @@
+"""The device side of a defence: pixels to scores, scores to verdicts, suspicious to purified.
+
+Everything here runs on the device thread, on lists of items that the batcher put together; the
+event loop sees only plain Python and numpy in `Glance` and `SampleVerdict`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from detectors.calibration import Calibration, CalibrationError
+from torch import Tensor
+
+import detectors
+import purifiers
+from detectors.base import Detector, Evidence, Need
+from proxy import policy
+from proxy.adapt import ModelSpec
+from proxy.artifacts import Artifact
+from proxy.case import Buffer, Case, Glance, Pixels, Splice, Suspects
+from proxy.config import Model
+from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
+from proxy.flow import SampleVerdict, Verdict
+from proxy.tensors import PixelCodec
+
+_LEVELS = (Need.INPUT, Need.OUTPUT, Need.VIEWS)
+
+
+class Scorer:
+    """The detectors, calibration and purifiers of one model.
+
+    Args:
+        spec: the model's tensors.
+        model: its configuration.
+        artifact: its calibration, loaded on `device`.
+        device: where to compute.
+        on_detector: told each detector's name and seconds per pass.
+
+    Raises:
+        ConfigError: a part's name or parameters are wrong, or the calibration lacks the wanted
+            false-positive rate.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        model: Model,
+        artifact: Artifact,
+        device: torch.device,
+        on_detector: Callable[[str, float], None],
+    ) -> None:
+        self._codec = PixelCodec(spec)
+        self._spec = spec
+        self._device = device
+        self._on_detector = on_detector
+        self._calibration: Calibration = artifact.calibration
+        self._detectors = build_detectors(model)
+        for detector in self._detectors:
+            detector.load_state(artifact.states.get(detector.name, {}), device)
+        self._purifier = purifiers.Chain(build_purifiers(model))
+        self._views = {view.key: view for d in self._detectors for view in d.views}
+        self._thresholds: dict[frozenset[str], float] = {}
+        self.threshold_bounds: dict[str, tuple[float, float]] = {}
+        """Evidence level -> (threshold, upper bound of its false-positive rate)."""
+        self._set_thresholds(model.fpr)
+
+    @property
+    def needs_output(self) -> bool:
+        """Whether some detector looks at the model's answer."""
+        return any(d.needs is not Need.INPUT for d in self._detectors)
+
+    @property
+    def view_keys(self) -> tuple[str, ...]:
+        """The transformed copies wanted, in the order of `Glance.copies`."""
+        return tuple(self._views)
+
+    @property
+    def detectors(self) -> tuple[Detector, ...]:
+        """The detectors, in configured order."""
+        return self._detectors
+
+    def look(self, items: Sequence[Pixels]) -> list[Glance | Exception]:
+        """First pass: decode, score what needs the input only, make the copies.
+
+        Items must have equal sample shapes; an item that cannot be decoded fails alone.
+        """
+        decoded = [self._decode(item) for item in items]
+        good = [x for x in decoded if isinstance(x, Tensor)]
+        if not good:
+            return [x if isinstance(x, Exception) else Glance(x, {}) for x in decoded]
+        x = (torch.cat(good) if len(good) > 1 else good[0]).to(self._device)
+        evidence = Evidence(x)
+        scores = self._score(evidence, [d for d in self._detectors if d.needs is Need.INPUT])
+        copies = self._copies(x) if any(item.copies for item in items) else {}
+        glances: list[Glance | Exception] = []
+        at = 0
+        for item, own in zip(items, decoded, strict=True):
+            if isinstance(own, Exception):
+                glances.append(own)
+                continue
+            rows = slice(at, at + len(own))
+            at += len(own)
+            glances.append(
+                Glance(
+                    x[rows],
+                    {name: s[rows] for name, s in scores.items()},
+                    {k: self._codec.encode(v[rows]) for k, v in copies.items()}
+                    if item.copies
+                    else {},
+                )
+            )
+        return glances
+
+    def judge(self, cases: Sequence[Case]) -> list[tuple[SampleVerdict, ...] | Exception]:
+        """Second pass: score what needs answers, fuse, compare with the threshold.
+
+        Cases must have equal sample shapes and the same kinds of evidence.
+        """
+        level = self._level(cases[0])
+        chosen = [d for d in self._detectors if _LEVELS.index(d.needs) <= level]
+        if not chosen:
+            return [DetectorFailed("no_evidence") for _ in cases]
+        evidence = self._evidence(cases)
+        scores = {
+            name: torch.cat([case.glance.scores[name] for case in cases])
+            for name in cases[0].glance.scores
+        }
+        scores |= self._score(evidence, [d for d in chosen if d.needs is not Need.INPUT])
+        fused = self._calibration.fuse(scores)
+        p_values = self._calibration.p_values(scores)
+        threshold = self._thresholds[frozenset(scores)]
+        names = list(p_values)
+        table = torch.stack([fused, *p_values.values()]).cpu().tolist()
+        samples = [
+            _verdict(column[0], threshold, dict(zip(names, column[1:], strict=True)))
+            for column in zip(*table, strict=True)
+        ]
+        return _split(samples, [len(case.glance.x) for case in cases])
+
+    def purify(self, items: Sequence[Suspects]) -> list[Splice | Exception]:
+        """The suspicious samples purified, as replacements within their wire tensors."""
+        if self._spec.encoded:
+            return [self._purify_files(item) for item in items]
+        chosen = [item.glance.x[list(item.samples)] for item in items]
+        clean = self._purifier.purify(torch.cat(chosen)).cpu()
+        results: list[Splice | Exception] = []
+        at = 0
+        for item in items:
+            width = len(item.data) // len(item.glance.x)
+            pieces: list[tuple[int, Buffer]] = []
+            for sample in item.samples:
+                pieces.append((sample * width, self._codec.encode(clean[at : at + 1])))
+                at += 1
+            results.append(pieces)
+        return results
+
+    def samples(self, shape: Sequence[int]) -> int:
+        """How many samples a tensor of this wire shape holds (raises InvalidTensor)."""
+        return self._codec.samples(shape)
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _set_thresholds(self, fpr: float) -> None:
+        for level, need in enumerate(_LEVELS):
+            names = frozenset(d.name for d in self._detectors if _LEVELS.index(d.needs) <= level)
+            if not names or names in self._thresholds:
+                continue
+            try:
+                threshold = self._calibration.threshold(names, fpr)
+            except CalibrationError as error:
+                raise ConfigError(f"models.{self._spec.model}: {error}") from error
+            self._thresholds[names] = threshold.value
+            self.threshold_bounds[need.value] = (threshold.value, threshold.fpr_upper)
+
+    def _decode(self, item: Pixels) -> Tensor | Exception:
+        try:
+            return self._codec.decode(item.data, item.shape)
+        except InvalidTensor as error:
+            return error
+
+    def _copies(self, x: Tensor) -> dict[str, Tensor]:
+        return {key: view.purify(x).cpu() for key, view in self._views.items()}
+
+    def _score(self, evidence: Evidence, chosen: Iterable[Detector]) -> dict[str, Tensor]:
+        scores = {}
+        for detector in chosen:
+            started = time.perf_counter()
+            scores[detector.name] = detector.score(evidence)
+            self._on_detector(detector.name, time.perf_counter() - started)
+        return scores
+
+    def _level(self, case: Case) -> int:
+        """Index into `_LEVELS` of the dearest evidence this case has in full."""
+        if case.output is None:
+            return 0
+        return 2 if all(key in case.views for key in self._views) else 1
+
+    def _evidence(self, cases: Sequence[Case]) -> Evidence:
+        outputs = [case.output for case in cases if case.output is not None]
+        keys = cases[0].views.keys()
+        return Evidence(
+            torch.cat([case.glance.x for case in cases]),
+            self._answers(outputs) if outputs else None,
+            {key: self._answers([case.views[key] for case in cases]) for key in keys},
+        )
+
+    def _answers(self, outputs: Sequence[npt.NDArray[np.float32]]) -> Tensor:
+        """(B, K) logits, or log-probabilities where the model returns probabilities."""
+        rows = torch.from_numpy(np.concatenate(outputs)).to(self._device)
+        if self._spec.output_kind == "probabilities":
+            # The smallest float32 above 0 keeps log finite for a model that rounds to zero.
+            rows = rows.clamp_min(torch.finfo(torch.float32).tiny).log()
+        return rows
+
+    def _purify_files(self, item: Suspects) -> Splice | Exception:
+        files = self._codec.files(item.data)
+        for sample in item.samples:
+            try:
+                x, kind = self._codec.decode_full(files[sample])
+            except InvalidTensor as error:
+                return error
+            files[sample] = self._codec.encode_file(
+                self._purifier.purify(x.to(self._device)).cpu(), kind
+            )
+        return self._codec.frame(files)
+
+
+def build_detectors(model: Model) -> tuple[Detector, ...]:
+    """The configured detectors, unfitted (raises ConfigError)."""
+    try:
+        return tuple(detectors.build(part.name, part.params) for part in model.detectors)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def build_purifiers(model: Model) -> tuple[purifiers.Purifier, ...]:
+    """The configured purifiers (raises ConfigError)."""
+    try:
+        return tuple(purifiers.build(part.name, part.params) for part in model.purifiers)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda` (raises ConfigError when CUDA is wanted in vain)."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise ConfigError("device: cuda, but PyTorch sees no CUDA device; use auto or cpu")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def _verdict(score: float, threshold: float, p_values: dict[str, float]) -> SampleVerdict:
+    verdict = policy.judge(score, threshold)
+    reason = min(p_values, key=p_values.__getitem__)
+    if verdict is Verdict.FAILED:
+        reason = "non_finite"
+    return SampleVerdict(verdict, score, threshold, p_values, reason)
+
+
+def _split(
+    samples: Sequence[SampleVerdict], sizes: Sequence[int]
+) -> list[tuple[SampleVerdict, ...] | Exception]:
+    parts: list[tuple[SampleVerdict, ...] | Exception] = []
+    at = 0
+    for size in sizes:
+        parts.append(tuple(samples[at : at + size]))
+        at += size
+    return parts

@@ -1,0 +1,248 @@
+"""One process's life: build, start, serve, reload, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from prometheus_client import CollectorRegistry
+
+from proxy import configfile
+from proxy.admin import Admin, Status
+from proxy.audit import AuditLog
+from proxy.batcher import Batcher
+from proxy.config import Config
+from proxy.defences import Defences
+from proxy.errors import ConfigError
+from proxy.metrics import Metrics
+from proxy.monitor import Monitor
+from proxy.pipeline import Parts, Pipeline
+from proxy.reflection import add_reflection
+from proxy.service import TritonService
+from proxy.tasks import Tasks
+from proxy.upstream import Upstream
+from proxy.watcher import Watcher
+
+log = logging.getLogger(__name__)
+
+_COMPRESSION = {
+    "none": grpc.Compression.NoCompression,
+    "gzip": grpc.Compression.Gzip,
+    "deflate": grpc.Compression.Deflate,
+}
+
+# Triton's own keepalive rules, so that a client tuned for Triton is not sent away here.
+_KEEPALIVE = (
+    ("grpc.http2.max_pings_without_data", 2),
+    ("grpc.http2.min_ping_interval_without_data_ms", 300_000),
+    ("grpc.http2.max_ping_strikes", 2),
+)
+
+
+class Server:
+    """A sidecar process; also what its admin listener shows.
+
+    Args:
+        config: the configuration to start with.
+        path: its file, watched for changes; None when there is none.
+        overrides: command-line settings that win over the file, also after a reload.
+        share_port: let other processes listen on the same port (workers).
+        admin: where to serve the admin endpoints instead of `config.admin`.
+
+    Raises:
+        ConfigError: a calibration or part cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        path: Path | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        share_port: bool = False,
+        admin: Path | None = None,
+    ) -> None:
+        self.address = ""
+        """Where clients connect, known after `start`."""
+        self.admin_address = ""
+        """Where the admin endpoints are, known after `start`."""
+        self._config = config
+        self._path = path
+        self._overrides = dict(overrides or {})
+        self._share_port = share_port
+        self._admin_at: str | Path = admin or config.admin
+        self._tasks = Tasks()
+        self._drained = asyncio.Event()
+        self._draining = False
+        self._metrics = Metrics(CollectorRegistry())
+        self._audit = AuditLog(config.audit.path, self._metrics.audit_dropped)
+        self._upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
+        defences = Defences(config, self._metrics)
+        self._batcher: Batcher | None = None
+        self._pipeline = Pipeline(
+            Parts(config, defences.find),
+            upstream=self._upstream,
+            batcher=None,
+            metrics=self._metrics,
+            audit=self._audit,
+        )
+        self._provide_batcher(config, defences)
+        self._monitor = Monitor(self._upstream, defences)
+        self._admin = Admin(self)
+        self._watcher: Watcher | None = None
+        self._server = self._build()
+
+    def _build(self) -> grpc.aio.Server:
+        config = self._config
+        server = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", config.max_message_bytes),
+                ("grpc.max_send_message_length", config.max_message_bytes),
+                ("grpc.so_reuseport", int(self._share_port)),
+                *_KEEPALIVE,
+            ),
+            compression=_COMPRESSION[config.response_compression],
+        )
+        service = TritonService(self._pipeline, self._upstream, self._metrics)
+        server.add_generic_rpc_handlers((service,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._monitor.servicer, server)
+        add_reflection(server)
+        return server
+
+    async def start(self) -> None:
+        """Listen, and begin to watch Triton and the configuration file.
+
+        Raises:
+            ConfigError: an address cannot be listened on.
+        """
+        config = self._config
+        try:
+            port = self._server.add_insecure_port(config.listen)
+        except RuntimeError as error:
+            raise ConfigError(f"cannot listen on {config.listen}: {error}") from error
+        self.address = f"{config.listen.rpartition(':')[0]}:{port}"
+        await self._monitor.tick(refresh=True)
+        await self._server.start()
+        try:
+            self.admin_address = await self._admin.start(self._admin_at)
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {self._admin_at} (admin): {error}") from error
+        self._tasks.start(self._monitor.run())
+        if self._path is not None:
+            self._watcher = Watcher(
+                self._path,
+                config,
+                load=self._load,
+                apply=self._apply,
+                on_applied=self._metrics.config_loaded,
+                on_refused=self._metrics.config_reload_failed,
+            )
+            self._tasks.start(self._watcher.run())
+        else:
+            self._metrics.config_loaded(1)
+        log.info("listening on %s, upstream %s", self.address, config.upstream)
+        log.info("admin on %s", self.admin_address)
+
+    async def run(self) -> int:
+        """Serve until drained by signal or request; 0 when every request was finished."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._begin_drain)
+        if self._watcher is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._watcher.request)
+        await self._drained.wait()
+        return 0
+
+    # -- drain -----------------------------------------------------------------------------------
+
+    def _begin_drain(self) -> None:
+        if not self._draining:
+            self._draining = True
+            self._pipeline.draining = True
+            self._tasks.start(self._finish())
+
+    async def _finish(self) -> None:
+        """NOT_SERVING, refuse new, finish what is in flight, stop."""
+        log.info("draining, %d in flight", self._pipeline.in_flight)
+        await self._monitor.drain()
+        # The listener stays open while requests are in flight: health checks must be answered,
+        # and new requests told that this server is going.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.drain_seconds):
+                await self._pipeline.idle.wait()
+        left = self._pipeline.in_flight
+        if left:
+            log.warning("gave up on %d requests after %g s", left, self._config.drain_seconds)
+        await self.stop()
+        self._drained.set()
+
+    async def stop(self) -> None:
+        """Stop listening and release everything; requests in flight are cancelled."""
+        await self._server.stop(grace=0.2)
+        await self._pipeline.close()
+        if self._batcher is not None:
+            await asyncio.to_thread(self._batcher.close)
+        await self._upstream.close()
+        await self._admin.stop()
+        self._audit.close()
+
+    # -- reload ----------------------------------------------------------------------------------
+
+    def _load(self) -> Config:
+        assert self._path is not None  # noqa: S101 (the watcher exists only with a file)
+        return configfile.load(self._path).model_copy(update=self._overrides)
+
+    async def _apply(self, config: Config) -> None:
+        """Put a configuration in force as a whole, or raise ConfigError and change nothing."""
+        defences = await asyncio.to_thread(Defences, config, self._metrics)
+        await defences.refresh(self._upstream)
+        self._provide_batcher(config, defences)
+        self._config = config
+        self._pipeline.parts = Parts(config, defences.find)
+        self._monitor.use(defences)
+
+    def _provide_batcher(self, config: Config, defences: Defences) -> None:
+        if self._batcher is not None or not defences.needs_device:
+            return
+        self._batcher = Batcher(
+            max_batch=config.batching.max_batch,
+            window_s=config.batching.window_us / 1e6,
+            capacity=config.batching.queue,
+            company=lambda: self._pipeline.in_flight,
+            on_batch=self._on_batch,
+        )
+        self._pipeline.use_batcher(self._batcher)
+
+    def _on_batch(self, samples: int, waiting: int) -> None:
+        self._metrics.batch(samples)
+        self._metrics.queue_depth(waiting)
+
+    # -- AdminTarget -----------------------------------------------------------------------------
+
+    async def status(self) -> Status:
+        """How it is doing now."""
+        ready = self._monitor.is_ready
+        return Status(ready, self._draining, self._pipeline.in_flight, workers_ready=int(ready))
+
+    async def drain(self) -> None:
+        """Start the drain."""
+        self._begin_drain()
+
+    async def reload(self) -> bool:
+        """Read the configuration again."""
+        return self._watcher is not None and await self._watcher.reload()
+
+    async def config(self) -> Mapping[str, Any]:
+        """The configuration in force."""
+        return self._config.model_dump(mode="json")
+
+    async def metrics(self) -> tuple[str, bytes]:
+        """One scrape."""
+        return self._metrics.exposition()
