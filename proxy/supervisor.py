@@ -1,0 +1,292 @@
+"""`--workers N`: several processes on one port, shown and steered as one.
+
+The parent carries no traffic. It reserves the port, starts and replaces workers, and answers the
+admin port: metrics are the workers' sum, ready when one of them is, drain and reload reach all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from proxy.admin import Admin, Status
+from proxy.config import Config
+from proxy.errors import ConfigError
+from proxy.metrics import SupervisorMetrics
+
+log = logging.getLogger(__name__)
+
+EXIT_CONFIG = 2
+"""Exit code of a worker that refuses its configuration; before any worker ran, it ends us all."""
+GRACE_S = 5.0  # past drain_seconds, before a worker is killed
+ASK_TIMEOUT_S = 2.0  # a worker's loop is never busy for longer
+STABLE_S = 60.0  # a worker that lived this long did not die of its start
+LONGEST_BACKOFF_S = 30.0
+
+_COMMAND = (sys.executable, "-m", "proxy.cli")
+
+
+async def supervise(
+    argv: Sequence[str],
+    config: Config,
+    workers: int,
+    *,
+    announce: Callable[[str, str], None],
+    command: Sequence[str] = _COMMAND,
+    backoff_s: float = 0.5,
+) -> int:
+    """Run workers until SIGTERM, SIGINT or /drain; return the exit code.
+
+    Args:
+        argv: the arguments this process was started with (`serve ...`); the workers get them too.
+        config: for the addresses and `drain_seconds`.
+        workers: how many.
+        announce: told the bound addresses, listen and admin, before the workers are up.
+        command: the program the arguments are for.
+        backoff_s: wait before the first replacement of a worker; doubles with each early death.
+
+    Returns:
+        0; 1 when a worker had to be killed or failed to drain; 2 when the configuration was
+        refused.
+
+    Raises:
+        ConfigError: an address cannot be bound.
+    """
+    with _reserved(config.listen) as listen, _runtime_folder() as folder:
+        line = [*command, *argv, "--listen", listen, "--worker-dir", str(folder)]
+        supervisor = Supervisor(line, config, workers, folder, backoff_s)
+        admin = Admin(supervisor)
+        try:
+            address = await admin.start(config.admin)
+        except OSError as error:
+            raise ConfigError(f"admin address {config.admin}: {error.strerror}") from error
+        announce(listen, address)
+        try:
+            with _signals(supervisor):
+                return await supervisor.run()
+        finally:
+            await admin.stop()
+
+
+def watch_parent(orphaned: Callable[[], None]) -> None:
+    """In a worker: call back when the supervisor is gone, however it went.
+
+    Standard input is a pipe whose other end only the supervisor holds; nothing is written to it.
+    """
+    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def readable() -> None:
+        if not os.read(stdin, 1):
+            loop.remove_reader(stdin)
+            orphaned()
+
+    loop.add_reader(stdin, readable)
+
+
+def worker_socket(folder: Path, index: int) -> Path:
+    """Return where a worker's admin listener is to be."""
+    return folder / f"worker-{index}.sock"
+
+
+class Supervisor:
+    """Keeps the workers running; the admin listener's target.
+
+    Args:
+        command: what starts a worker, but for `--worker-index`.
+        config: for `drain_seconds`.
+        workers: how many.
+        folder: private folder for sockets and metrics.
+        backoff_s: wait before the first replacement of a worker.
+    """
+
+    def __init__(
+        self, command: Sequence[str], config: Config, workers: int, folder: Path, backoff_s: float
+    ) -> None:
+        self._command = command
+        self._config = config
+        self._workers = workers
+        self._folder = folder
+        self._backoff_s = backoff_s
+        self._env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics")}
+        self._metrics = SupervisorMetrics(folder / "metrics")
+        self._running: dict[int, Process] = {}
+        self._stopping = asyncio.Event()
+        self._exit_code = 0
+
+    async def run(self) -> int:
+        """Run until told to drain; return the exit code."""
+        async with asyncio.TaskGroup() as group:
+            keepers = [group.create_task(self._keep(index)) for index in range(self._workers)]
+            await self._stopping.wait()
+            self.signal(signal.SIGTERM)
+            limit_s = self._config.drain_seconds + GRACE_S
+            _, late = await asyncio.wait(keepers, timeout=limit_s)
+            if late:
+                log.error("%d workers did not drain within %g s: killed", len(late), limit_s)
+                self._exit_code = 1
+                self.signal(signal.SIGKILL)
+        return self._exit_code
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every worker."""
+        for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError):  # ended, but not yet waited for
+                process.send_signal(number)
+
+    def stop(self) -> None:
+        """Start the drain; `run` returns when it is over."""
+        self._stopping.set()
+
+    async def status(self) -> Status:
+        """Ask every worker. Ready when at least one is."""
+        answers = [body for _, body in await self._ask_all("GET", "/ready") if body is not None]
+        ready = sum(bool(body.get("ready")) for body in answers)
+        draining = self._stopping.is_set()
+        return Status(
+            ready=ready > 0 and not draining,
+            draining=draining,
+            in_flight=sum(int(body.get("in_flight", 0)) for body in answers),
+            workers=self._workers,
+            workers_ready=ready,
+        )
+
+    async def drain(self) -> None:
+        """Start the drain of every worker."""
+        self.stop()
+
+    async def reload(self) -> bool:
+        """Reload in every worker. False when one refused or did not answer."""
+        return all(status == 200 for status, _ in await self._ask_all("POST", "/reload"))
+
+    async def config(self) -> Mapping[str, Any]:
+        """Return the configuration in force in a worker, or at start while none answers."""
+        bodies = (body for _, body in await self._ask_all("GET", "/config"))
+        return next((b for b in bodies if b is not None), self._config.model_dump(mode="json"))
+
+    async def metrics(self) -> tuple[str, bytes]:
+        """Return the sum over the workers, dead ones included, and our own metrics."""
+        return await asyncio.to_thread(self._metrics.exposition)
+
+    async def _ask_all(self, method: str, path: str) -> list[tuple[int, dict[str, Any] | None]]:
+        asks = (self._ask(index, method, path) for index in range(self._workers))
+        return await asyncio.gather(*asks)
+
+    async def _ask(self, index: int, method: str, path: str) -> tuple[int, dict[str, Any] | None]:
+        """Return status and JSON body; (0, None) when the worker does not answer."""
+        connector = aiohttp.UnixConnector(path=str(worker_socket(self._folder, index)))
+        timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+                session.request(method, f"http://worker{path}") as response,
+            ):
+                return response.status, await response.json()
+        except (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError):
+            return 0, None
+
+    async def _keep(self, index: int) -> None:
+        """Run one worker, and another when it dies."""
+        early_deaths = 0
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            code = await self._run_once(index)
+            if self._stopping.is_set():
+                if code not in (0, -signal.SIGTERM):  # -SIGTERM: it had not yet started to serve
+                    self._exit_code = self._exit_code or 1
+                return
+            if code == EXIT_CONFIG and not any(self._folder.glob("worker-*.sock")):
+                self._exit_code = EXIT_CONFIG
+                self._stopping.set()
+                return
+            early_deaths = 1 if time.monotonic() - started > STABLE_S else early_deaths + 1
+            wait_s = min(self._backoff_s * 2.0 ** (early_deaths - 1), LONGEST_BACKOFF_S)
+            log.error("worker %d ended with code %s; next try in %g s", index, code, wait_s)
+            self._metrics.restarted()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._stopping.wait()
+
+    async def _run_once(self, index: int) -> int:
+        worker_socket(self._folder, index).unlink(missing_ok=True)
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            "--worker-index",
+            str(index),
+            stdin=PIPE,  # see watch_parent
+            env=self._env,
+            start_new_session=True,  # Ctrl-C in a terminal is for us to pass on
+        )
+        self._running[index] = process
+        self._metrics.started()
+        if self._stopping.is_set():  # while it was being started
+            process.terminate()
+        try:
+            return await process.wait()
+        finally:
+            if process.returncode is None:  # we are being cancelled
+                process.kill()
+            del self._running[index]
+            self._metrics.ended(process.pid)
+
+
+@contextlib.contextmanager
+def _reserved(address: str) -> Iterator[str]:
+    """Hold the port, without listening, and yield the address with the real port number.
+
+    The workers share it by SO_REUSEPORT, so nothing is lost between one worker and the next.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        family, kind, proto, _, place = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        if int(port):
+            # SO_REUSEPORT would let us share the port of another server of the same user.
+            with socket.socket(family, kind, proto) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+        held = socket.socket(family, kind, proto)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(place)
+    except OSError as error:
+        raise ConfigError(f"listen address {address}: {error.strerror}") from error
+    with held:
+        yield f"{host}:{held.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def _runtime_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="breakwater-"))  # readable by this user only
+    (folder / "metrics").mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _signals(supervisor: Supervisor) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, supervisor.stop)
+    loop.add_signal_handler(signal.SIGINT, supervisor.stop)
+    loop.add_signal_handler(signal.SIGHUP, supervisor.signal, signal.SIGHUP)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
