@@ -187,10 +187,10 @@ def array_from_raw(datatype: Datatype, shape: Sequence[int], raw: Buffer) -> NDA
     """
     count = element_count(shape)
     if datatype.name == "BYTES":
-        array = np.empty(count, np.object_)
         elements = strings(raw)
         if len(elements) != count:
             raise InvalidTensor(f"{len(elements)} elements for shape {list(shape)}")
+        array = np.empty(count, np.object_)
         array[:] = elements
         return array.reshape(shape)
     if len(raw) != count * datatype.size:
@@ -198,9 +198,9 @@ def array_from_raw(datatype: Datatype, shape: Sequence[int], raw: Buffer) -> NDA
             f"{len(raw)} bytes, but shape {list(shape)} of {datatype.name} "
             f"takes {count * datatype.size}"
         )
-    values: NDArray[Any] = np.frombuffer(raw, datatype.wire).reshape(shape)
+    values: NDArray[Any] = np.frombuffer(raw, datatype.wire)
     if datatype.name == "BOOL":
-        return values.astype(np.bool_)
-    if datatype.name == "BF16":
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values
+        values = values.astype(np.bool_)
+    elif datatype.name == "BF16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return values.reshape(shape)
