@@ -1,0 +1,119 @@
+"""`breakwater check`: what would be enforced, in words a person can check."""
+
+from __future__ import annotations
+
+import json
+
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+from rich.table import Table
+
+import detectors
+import purifiers
+from proxy import configfile
+from proxy.config import Config
+from proxy.defence import Defence
+from proxy.defences import Defences
+from proxy.errors import ProxyError
+from proxy.metrics import Metrics
+from proxy.rpc import ALWAYS_ON
+from proxy.upstream import Upstream
+
+
+def print_schema() -> int:
+    """Print the JSON Schema of the configuration file."""
+    print(json.dumps(configfile.schema(), indent=2))  # noqa: T201
+    return 0
+
+
+def print_parts() -> int:
+    """Print the detectors and purifiers a configuration can name."""
+    console = Console()
+    for title, parts in (("Detectors", detectors.DETECTORS), ("Purifiers", purifiers.PURIFIERS)):
+        table = Table(title=title, title_justify="left")
+        table.add_column("name")
+        table.add_column("what it is")
+        for name, part in parts.items():
+            table.add_row(name, (part.__doc__ or "").strip().splitlines()[0])
+        console.print(table)
+    return 0
+
+
+async def print_policy(config: Config) -> int:
+    """Validate, complete from Triton if it answers, and print; 0 when it could be served.
+
+    Raises:
+        ConfigError: a calibration or part cannot be used.
+    """
+    console = Console()
+    defences = Defences(config, Metrics(CollectorRegistry()))
+    upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
+    try:
+        await defences.refresh(upstream)
+        answers = True
+    except ProxyError as error:
+        console.print(f"Triton at {config.upstream}: {error}. Models are shown as configured.")
+        answers = False
+    finally:
+        await upstream.close()
+    _print_front(console, config)
+    for defence in defences.models():
+        _print_model(console, defence)
+    if not config.models:
+        console.print(
+            "no models configured: a hardened pass-through (validation, RPC policy, metrics)"
+        )
+    broken = [d for d in defences.models() if answers and d.problem]
+    return 1 if broken else 0
+
+
+def _print_front(console: Console, config: Config) -> None:
+    table = Table(show_header=False, title="Front", title_justify="left")
+    allowed = sorted(ALWAYS_ON) + sorted(config.rpc.allow)
+    rows = {
+        "listen": config.listen,
+        "upstream": config.upstream,
+        "admin": config.admin,
+        "RPC groups allowed": ", ".join(allowed),
+        "shared memory": config.shared_memory,
+        "NaN and infinities": config.non_finite,
+        "unlisted models": f"{config.unlisted_models} (validated, not scored)"
+        if config.unlisted_models == "pass"
+        else "refuse",
+        "largest message": f"{config.max_message_bytes} bytes",
+        "in flight at most": str(config.max_in_flight),
+    }
+    for key, value in rows.items():
+        table.add_row(key, value)
+    console.print(table)
+
+
+def _print_model(console: Console, defence: Defence) -> None:
+    model, spec = defence.model, defence.spec
+    if model is None:
+        return
+    table = Table(show_header=False, title=f"Model {defence.name}", title_justify="left")
+    if defence.problem:
+        table.add_row("[red]problem[/red]", defence.problem)
+    if spec is not None:
+        layout = "encoded JPEG/PNG" if spec.encoded else str(spec.layout)
+        low, high = (", ".join(f"{v:.4g}" for v in ends) for ends in (spec.low, spec.high))
+        table.add_row("input", f"{spec.input} {spec.datatype} {list(spec.shape)}, {layout}")
+        table.add_row("pixel 0 .. 1 on the wire", f"{low} .. {high}")
+        table.add_row("output", f"{spec.output} ({spec.output_kind})")
+        table.add_row("largest query", f"{spec.batch_limit} samples")
+        kinds = [k for k, on in (("stateful", spec.stateful), ("decoupled", spec.decoupled)) if on]
+        if kinds:
+            table.add_row("kind", f"{', '.join(kinds)}: scored on the input only")
+    table.add_row("mode", model.mode + ("" if model.mode == "observe" else f", {model.action}"))
+    table.add_row("dispatch", model.dispatch)
+    table.add_row("budget", f"{model.budget_ms:g} ms, then fail {model.on_failure}")
+    table.add_row("detectors", ", ".join(p.name for p in model.detectors) or "none")
+    table.add_row("purifiers", ", ".join(p.name for p in model.purifiers) or "none")
+    if defence.scorer is not None:
+        for level, (threshold, upper) in defence.scorer.threshold_bounds.items():
+            table.add_row(
+                f"threshold ({level})",
+                f"{threshold:.4g} for {model.fpr:.2%} false positives (at most {upper:.2%})",
+            )
+    console.print(table)
