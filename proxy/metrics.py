@@ -38,13 +38,14 @@ class Metrics:
     """All metrics of one process. Build it once, after PROMETHEUS_MULTIPROC_DIR is set or not.
 
     Args:
-        registry: where the metrics are registered; also what a single process exposes.
+        registry: where the metrics are registered; also what a single process exposes. Default:
+            one of its own.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # halves the counters' lines
-        self._registry = registry
-        self._families = Families(registry)
+        self._registry = registry or CollectorRegistry()
+        self._families = Families(self._registry)
         self._other = ModelMetrics(self._families, OTHER, ())
         self._models: dict[str, ModelMetrics] = {}
         self._build_globals()

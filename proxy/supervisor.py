@@ -46,7 +46,7 @@ async def supervise(
     config: Config,
     workers: int,
     *,
-    announce: Callable[[str, str], None],
+    announce: Callable[[str, str], None] | None = None,
     command: Sequence[str] = _COMMAND,
     backoff_s: float = 0.5,
 ) -> int:
@@ -56,7 +56,8 @@ async def supervise(
         argv: the arguments this process was started with (`serve ...`); the workers get them too.
         config: for the addresses and `drain_seconds`.
         workers: how many.
-        announce: told the bound addresses, listen and admin, before the workers are up.
+        announce: told the bound addresses, listen and admin, before the workers are up; they are
+            logged in any case.
         command: the program the arguments are for.
         backoff_s: wait before the first replacement of a worker; doubles with each early death.
 
@@ -75,7 +76,10 @@ async def supervise(
             address = await admin.start(config.admin)
         except OSError as error:
             raise ConfigError(f"admin address {config.admin}: {error.strerror}") from error
-        announce(listen, address)
+        log.info("listening on %s with %d workers, upstream %s", listen, workers, config.upstream)
+        log.info("admin on %s", address)
+        if announce is not None:
+            announce(listen, address)
         try:
             with _signals(supervisor):
                 return await supervisor.run()

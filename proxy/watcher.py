@@ -13,11 +13,15 @@ from proxy.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-# Bound to sockets, channels or the device when the process starts.
+# Bound to sockets, channels, threads or the device when the process starts; `drain_seconds` is
+# known to the supervisor, which does not read the file again.
 RESTART_FIELDS = (
     "listen",
     "upstream",
     "admin",
+    "audit",
+    "batching",
+    "drain_seconds",
     "max_message_bytes",
     "device",
     "response_compression",
