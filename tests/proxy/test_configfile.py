@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import detectors
+import purifiers
 from proxy.config import Config
 from proxy.configfile import MAX_ERRORS, load, schema
 from proxy.errors import ConfigError
@@ -134,3 +136,12 @@ def test_example_loads_and_shows_every_field() -> None:
     for kind in described["$defs"].values():
         fields |= set(kind["properties"])
     assert not [field for field in sorted(fields) if f"{field}:" not in text]
+
+
+def test_example_names_detectors_and_purifiers_that_exist() -> None:
+    config = load(DEPLOY / "config.example.yaml")
+    for model in config.models.values():
+        for part in model.detectors:
+            assert detectors.build(part.name, part.params).name == part.name
+        for part in model.purifiers:
+            assert purifiers.build(part.name, part.params).name == part.name

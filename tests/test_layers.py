@@ -1,0 +1,278 @@
+"""Who may import whom. Read the table from the top: each module rests on those below it.
+
+An edge is written as it is made: plain at import; `+` inside a function, when it is needed; `~`
+for type checking only. The table says exactly what is, so that every new edge is a decision.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("proxy", "detectors", "purifiers", "tuning")
+
+TABLE = {
+    # tuning: calibrate, measure, demonstrate
+    "tuning.calibrate": (
+        "detectors.base detectors.benign detectors.calibration proxy.adapt proxy.artifacts "
+        "proxy.config proxy.defences proxy.errors proxy.scoring proxy.upstream "
+        "tuning.dataset tuning.model_client rich torch"
+    ),
+    "tuning.report": (
+        "detectors proxy.config proxy.configfile proxy.defence proxy.defences proxy.errors "
+        "proxy.metrics proxy.rpc proxy.upstream purifiers prometheus_client rich"
+    ),
+    "tuning.model_client": (
+        "proxy.adapt proxy.errors proxy.evidence proxy.rpc proxy.tensors proxy.upstream "
+        "proxy.wire numpy torch"
+    ),
+    "tuning.dataset": "proxy.errors numpy torch",
+    "tuning": "",
+    "tuning.triton": "",
+    # proxy: the sidecar
+    "proxy.__main__": "proxy.cli",
+    "proxy.cli": (
+        "proxy.errors +proxy.allocator +proxy.config +proxy.configfile +proxy.server "
+        "+proxy.supervisor +tuning.calibrate +tuning.demo +tuning.report +uvloop "
+        "~proxy.config"
+    ),
+    "proxy.server": (
+        "proxy.admin proxy.audit proxy.batcher proxy.config proxy.configfile proxy.defences "
+        "proxy.errors proxy.metrics proxy.monitor proxy.pipeline proxy.reflection "
+        "proxy.service proxy.tasks proxy.upstream proxy.watcher grpc grpc_health "
+        "prometheus_client"
+    ),
+    "proxy.service": (
+        "proxy.config proxy.errors proxy.flow proxy.metrics proxy.pb proxy.pipeline "
+        "proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
+    ),
+    "proxy.monitor": "proxy.defences proxy.errors proxy.pb proxy.rpc proxy.upstream grpc_health",
+    "proxy.stream": (
+        "proxy.errors proxy.flow proxy.pipeline proxy.rpc proxy.status proxy.tasks "
+        "proxy.upstream proxy.wire grpc"
+    ),
+    "proxy.defences": (
+        "proxy.adapt proxy.config proxy.defence proxy.errors proxy.metrics proxy.pb "
+        "proxy.rpc proxy.upstream +proxy.artifacts +proxy.scoring ~proxy.artifacts "
+        "~proxy.scoring ~torch"
+    ),
+    "proxy.pipeline": (
+        "proxy.audit proxy.batcher proxy.case proxy.config proxy.defence proxy.errors "
+        "proxy.evidence proxy.flow proxy.metrics proxy.policy proxy.rpc proxy.shared_memory "
+        "proxy.tasks proxy.upstream proxy.validation proxy.wire"
+    ),
+    "proxy.evidence": (
+        "proxy.adapt proxy.batcher proxy.case proxy.errors proxy.flow proxy.rpc proxy.tasks "
+        "proxy.upstream proxy.wire numpy ~proxy.scoring"
+    ),
+    "proxy.scoring": (
+        "detectors detectors.base detectors.calibration proxy.adapt proxy.artifacts "
+        "proxy.case proxy.config proxy.errors proxy.flow proxy.policy proxy.tensors "
+        "purifiers numpy torch"
+    ),
+    "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
+    "proxy.supervisor": "proxy.admin proxy.config proxy.errors proxy.metrics aiohttp",
+    "proxy.tensors": "proxy.adapt proxy.case proxy.datatypes proxy.errors proxy.images numpy torch",
+    "proxy.wire": "proxy.datatypes proxy.errors proxy.fields proxy.pb google numpy",
+    "proxy.datatypes": "proxy.errors proxy.fields proxy.pb numpy",
+    "proxy.defence": "proxy.adapt proxy.config proxy.model_metrics ~proxy.scoring",
+    "proxy.metrics": "proxy.config proxy.model_metrics prometheus_client",
+    "proxy.shared_memory": "proxy.errors proxy.pb proxy.rpc proxy.upstream",
+    "proxy.adapt": "proxy.config proxy.errors proxy.pb",
+    "proxy.artifacts": "detectors.calibration proxy.config proxy.errors pydantic safetensors torch",
+    "proxy.audit": "proxy.flow",
+    "proxy.batcher": "proxy.errors",
+    "proxy.configfile": "proxy.config proxy.errors pydantic yaml",
+    "proxy.fields": "proxy.errors",
+    "proxy.images": "proxy.errors PIL numpy",
+    "proxy.model_metrics": "proxy.errors proxy.flow prometheus_client",
+    "proxy.policy": "proxy.config proxy.flow",
+    "proxy.reflection": "proxy.pb proxy.rpc google grpc grpc_health grpc_reflection",
+    "proxy.status": "proxy.errors grpc",
+    "proxy.upstream": "proxy.errors grpc",
+    "proxy.watcher": "proxy.config proxy.errors",
+    "proxy": "",
+    "proxy.admin": "aiohttp",
+    "proxy.allocator": "",
+    "proxy.case": "numpy ~torch",
+    "proxy.config": "pydantic",
+    "proxy.errors": "",
+    "proxy.flow": "",
+    "proxy.rpc": "",
+    "proxy.tasks": "",
+    # detectors: evidence to scores, scores to thresholds; nothing but tensor maths
+    "detectors.benign": "purifiers torch",
+    "detectors.residual": "detectors.base detectors.gaussians torch",
+    "detectors.gaussians": "detectors.base torch",
+    "detectors.base": "purifiers.base torch",
+    "detectors": "",
+    "detectors.binomial": "",
+    "detectors.tails": "torch",
+    # purifiers: images to images; nothing but tensor maths
+    "purifiers": (
+        "purifiers.base purifiers.bit_depth purifiers.chain purifiers.jpeg purifiers.median"
+    ),
+    "purifiers.bit_depth": "purifiers.base torch",
+    "purifiers.chain": "purifiers.base torch",
+    "purifiers.jpeg": "purifiers.base torch",
+    "purifiers.median": "purifiers.base torch",
+    "purifiers.base": "torch",
+}
+
+# Third-party packages that only these modules may load, in whichever way.
+ONLY = {
+    "torch": {"proxy.artifacts", "proxy.scoring", "proxy.tensors"},
+    "grpc": {
+        *("proxy.server", "proxy.service", "proxy.status", "proxy.stream", "proxy.upstream"),
+        "proxy.reflection",
+    },
+    "grpc_health": {"proxy.monitor", "proxy.reflection", "proxy.server"},
+    "grpc_reflection": {"proxy.reflection"},
+    "prometheus_client": {"proxy.metrics", "proxy.model_metrics"},
+    "aiohttp": {"proxy.admin", "proxy.supervisor"},
+    "yaml": {"proxy.configfile"},
+    "PIL": {"proxy.images"},
+}
+
+# What tensor maths has no business with: other processes, clocks, files, threads.
+IMPURE = {
+    *("asyncio", "concurrent", "datetime", "io", "logging", "multiprocessing", "os", "pathlib"),
+    *("pickle", "shutil", "socket", "subprocess", "sys", "tempfile", "threading", "time"),
+}
+
+# Only here may an import wait inside a function: the command line, which must start at once, and
+# the place that loads torch when a model is to be scored.
+LAZY = {"proxy.cli", "proxy.defences"}
+
+# Sources whose tests are in another file than their mirror.
+TESTED_IN = {
+    "proxy.__main__": "tests/proxy/test_cli.py",
+    "purifiers.base": "tests/purifiers/test_registry.py",
+    "purifiers.chain": "tests/purifiers/test_registry.py",
+}
+
+BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager"}
+
+
+def sources() -> dict[str, Path]:
+    """Module name -> file, for every module written by hand; a package goes by its own name."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in PACKAGES
+        for path in sorted((ROOT / package).glob("*.py"))
+    }
+
+
+def imports(tree: ast.AST, mark: str = "") -> Iterator[str]:
+    """Every imported name with its mark; `from package import module` counts as the module."""
+    for node in ast.iter_child_nodes(tree):
+        here = mark
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            here = "+"
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            here = "~"
+        elif isinstance(node, ast.Import):
+            yield from (here + alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (here + _module(f"{node.module}.{alias.name}") for alias in node.names)
+        yield from imports(node, here)
+
+
+def _module(name: str) -> str:
+    if name.partition(".")[0] not in PACKAGES:
+        return name
+    if name.startswith("proxy.pb."):
+        return "proxy.pb"
+    is_module = (ROOT / name.replace(".", "/")).with_suffix(".py").exists()
+    return name if is_module else name.rpartition(".")[0]
+
+
+def edges(path: Path) -> set[str]:
+    """What a file imports, but for the standard library and the version in `proxy` itself."""
+    found = set()
+    for name in imports(ast.parse(path.read_text())):
+        bare = name.lstrip("+~")
+        top = bare.partition(".")[0]
+        if top not in sys.stdlib_module_names and bare != "proxy":
+            found.add(name if top in PACKAGES else name.replace(bare, top))
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(sources().keys() | TABLE.keys()))
+def test_imports_are_those_of_the_table(module: str) -> None:
+    assert module in TABLE, f"a new module: give {module} its line in the table"
+    assert module in sources(), f"{module} is gone: remove its line"
+    found, allowed = edges(sources()[module]), set(TABLE[module].split())
+    assert not found - allowed, f"{module} imports what the table does not allow"
+    assert not allowed - found, f"the table allows {module} more than it uses"
+
+
+def test_there_is_an_order() -> None:
+    graph = {m: {e.lstrip("+") for e in uses.split() if e[0] != "~"} for m, uses in TABLE.items()}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("package", ONLY)
+def test_third_party_packages_stay_where_they_belong(package: str) -> None:
+    users = {
+        module
+        for module, uses in TABLE.items()
+        if package in uses.replace("+", "").split() and module.partition(".")[0] == "proxy"
+    }
+    assert users <= ONLY[package]
+
+
+@pytest.mark.parametrize("module", [m for m in sources() if m.startswith(("detec", "puri"))])
+def test_detectors_and_purifiers_are_pure_tensor_maths(module: str) -> None:
+    for name in imports(ast.parse(sources()[module].read_text())):
+        top = name.lstrip("+~").partition(".")[0]
+        assert top not in IMPURE
+        assert top not in ("proxy", "tuning", *(ONLY.keys() - {"torch"}))
+        assert not (module.startswith("purifiers") and top == "detectors")
+
+
+def test_only_the_command_line_knows_tuning() -> None:
+    users = {m for m, uses in TABLE.items() if "tuning" in uses and not m.startswith("tuning")}
+    assert users <= {"proxy.cli"}
+    assert all(edge[0] == "+" for edge in TABLE["proxy.cli"].split() if "tuning" in edge)
+
+
+def test_late_imports_have_a_reason() -> None:
+    late = {m for m, uses in TABLE.items() if "+" in uses and not m.startswith("tuning")}
+    assert late <= LAZY
+
+
+def test_a_pass_through_never_loads_torch() -> None:
+    code = "import proxy.server, sys; print('torch' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert run.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("module", [m for m in sources() if m not in PACKAGES])
+def test_every_source_has_its_test_file(module: str) -> None:
+    package, _, name = module.partition(".")
+    mirror = TESTED_IN.get(module, f"tests/{package}/test_{name}.py")
+    assert (ROOT / mirror).is_file()
+
+
+def test_names_say_what_a_module_is() -> None:
+    for package in (*PACKAGES, "loadtests", "tests"):
+        named = {path.stem for path in (ROOT / package).rglob("*") if path.suffix in ("", ".py")}
+        assert not named & BANNED_NAMES
+
+
+def test_nothing_is_mocked() -> None:
+    for path in (ROOT / "tests").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = {name.lstrip("+~") for name in imports(tree)}
+        assert not {name for name in names if name.startswith("unittest.mock")}, path
