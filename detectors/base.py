@@ -100,3 +100,6 @@ class Detector(ABC):
 
     @abstractmethod
     def _score(self, evidence: Evidence) -> Tensor: ...
+
+    def __repr__(self) -> str:
+        return self.name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from purifiers.bit_depth import BitDepth
 from purifiers.chain import Chain
 from purifiers.jpeg import Jpeg
 from purifiers.median import Median
+from purifiers.registry import construct
 
 __all__ = [
     "PURIFIERS",
@@ -37,11 +37,4 @@ def build(name: str, params: Mapping[str, Any] | None = None) -> Purifier:
         PurifierError: unknown name or parameter (the text lists the valid ones), or a value out
             of range.
     """
-    if name not in PURIFIERS:
-        raise PurifierError(f"unknown purifier {name!r}; there are: {', '.join(PURIFIERS)}")
-    purifier = PURIFIERS[name]
-    valid = list(inspect.signature(purifier).parameters)
-    unknown = sorted(set(params or {}) - set(valid))
-    if unknown:
-        raise PurifierError(f"{name}: unknown parameters {unknown}; there are: {', '.join(valid)}")
-    return purifier(**(params or {}))
+    return construct(PURIFIERS, "purifier", name, params, PurifierError)

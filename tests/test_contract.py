@@ -1,0 +1,161 @@
+"""The contract every registered detector must keep."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from detectors import DETECTORS, Detector, DetectorError, Evidence, Need, build
+
+EACH: list[tuple[str, dict[str, object]]] = [
+    ("residual", {}),
+    ("margin", {}),
+    ("energy", {}),
+    ("feature_squeezing", {}),
+    ("feature_squeezing", {"views": [{"name": "bit_depth"}], "temperature": 3}),
+]
+CPU = torch.device("cpu")
+
+
+def evidence(detector: Detector, batch: int, channels: int = 3, seed: int = 0) -> Evidence:
+    """Random evidence of everything the detector needs."""
+    generator = torch.Generator().manual_seed(1000 * batch + seed)
+
+    def answer() -> Tensor:
+        return 4 * torch.randn(batch, 10, generator=generator)
+
+    x = torch.rand(batch, channels, 16, 12, generator=generator)
+    return Evidence(x, answer(), {view.key: answer() for view in detector.views})
+
+
+def part(whole: Evidence, i: int) -> Evidence:
+    assert whole.output is not None
+    views = {key: view[i : i + 1] for key, view in whole.views.items()}
+    return Evidence(whole.x[i : i + 1], whole.output[i : i + 1], views)
+
+
+@pytest.fixture(params=EACH, ids=repr)
+def spec(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    chosen: tuple[str, dict[str, object]] = request.param
+    return chosen
+
+
+@pytest.fixture
+def detector(spec: tuple[str, dict[str, object]]) -> Detector:
+    chosen = build(*spec)
+    chosen.fit({"clean": evidence(chosen, 64, seed=1), "noise": evidence(chosen, 64, seed=2)})
+    return chosen
+
+
+def test_every_detector_is_here() -> None:
+    assert {name for name, _ in EACH} == set(DETECTORS)
+    assert all(name == cls.name for name, cls in DETECTORS.items())
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2, 7])
+def test_cardinality(detector: Detector, batch: int) -> None:
+    scores = detector.score(evidence(detector, batch))
+    assert (scores.shape, scores.dtype) == ((batch,), torch.float32)
+    assert bool(torch.isfinite(scores).all())
+
+
+def test_a_batch_equals_its_samples(detector: Detector) -> None:
+    whole = evidence(detector, 7)
+    alone = torch.cat([detector.score(part(whole, i)) for i in range(7)])
+    torch.testing.assert_close(detector.score(whole), alone, rtol=1e-4, atol=1e-4)
+
+
+def test_deterministic(detector: Detector) -> None:
+    whole = evidence(detector, 5)
+    assert torch.equal(detector.score(whole), detector.score(whole))
+
+
+def test_input_unchanged(detector: Detector) -> None:
+    whole, again = evidence(detector, 3), evidence(detector, 3)
+    detector.score(whole)
+    assert whole.output is not None
+    assert again.output is not None
+    assert torch.equal(whole.x, again.x)
+    assert torch.equal(whole.output, again.output)
+    assert all(torch.equal(whole.views[key], again.views[key]) for key in again.views)
+
+
+def test_state_round_trip(spec: tuple[str, dict[str, object]], detector: Detector) -> None:
+    state = {key: tensor.clone() for key, tensor in detector.state().items()}
+    restored = build(*spec)
+    restored.load_state(state, CPU)
+    whole = evidence(detector, 4)
+    assert torch.equal(restored.score(whole), detector.score(whole))
+    assert all(tensor.is_contiguous() for tensor in state.values())
+
+
+def test_foreign_state_is_refused(detector: Detector) -> None:
+    with pytest.raises(DetectorError):
+        detector.load_state({"something": torch.zeros(1)}, CPU)
+
+
+def test_missing_output_is_an_error(detector: Detector) -> None:
+    whole = evidence(detector, 2)
+    bare = Evidence(whole.x)
+    if detector.needs is Need.INPUT:
+        assert detector.score(bare).shape == (2,)
+        return
+    with pytest.raises(DetectorError, match="output"):
+        detector.score(bare)
+
+
+def test_missing_views_are_an_error(detector: Detector) -> None:
+    whole = evidence(detector, 2)
+    if detector.needs is Need.VIEWS:
+        with pytest.raises(DetectorError, match="views"):
+            detector.score(Evidence(whole.x, whole.output))
+
+
+def test_nan_evidence_never_gives_a_finite_score(detector: Detector) -> None:
+    whole = evidence(detector, 3)
+    assert whole.output is not None
+    whole.x[1, 0, 3, 3] = float("nan")
+    whole.output[1, 2] = float("nan")
+    scores = detector.score(whole)
+    assert not torch.isfinite(scores[1])
+    assert bool(torch.isfinite(scores[[0, 2]]).all())
+
+
+def test_unfitted_detectors_refuse(
+    spec: tuple[str, dict[str, object]], detector: Detector
+) -> None:
+    if not detector.state():
+        pytest.skip("learns nothing")
+    fresh = build(*spec)
+    assert fresh.state() == {}
+    with pytest.raises(DetectorError, match="not fitted"):
+        fresh.score(evidence(fresh, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 8), (28, 28), (33, 47)])
+def test_any_image_size(channels: int, size: tuple[int, int]) -> None:
+    detector = build("residual")
+    generator = torch.Generator().manual_seed(5)
+    benign = {"clean": Evidence(torch.rand(70, channels, *size, generator=generator))}
+    detector.fit(benign)
+    scores = detector.score(Evidence(torch.rand(2, channels, *size, generator=generator)))
+    assert bool(torch.isfinite(scores).all())
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "words"),
+    [
+        ("squeezing", {}, "unknown detector 'squeezing'; there are: residual, margin"),
+        ("margin", {"k": 1}, r"unknown parameters \['k'\]; there are: none"),
+        ("feature_squeezing", {"temperature": 0}, "temperature must be > 0"),
+        ("feature_squeezing", {"views": []}, "at least one view"),
+        ("feature_squeezing", {"views": [{"name": "x"}]}, "there are: bit_depth, jpeg, median"),
+        ("feature_squeezing", {"views": ["jpeg"]}, "a view is"),
+        ("feature_squeezing", {"views": [{"name": "jpeg"}] * 2}, "only once"),
+    ],
+)
+def test_build_says_what_is_valid(name: str, params: dict[str, object], words: str) -> None:
+    with pytest.raises(DetectorError, match=words):
+        build(name, params)
