@@ -239,8 +239,8 @@ def _check_output(parameters: Mapping[str, pb.InferParameter]) -> None:
         return
     if (
         classification.WhichOneof("parameter_choice") != "int64_param"
-        or classification.int64_param < 0
+        or classification.int64_param < 1
     ):
-        raise InvalidTensor("classification must be an int64 of at least 0")
+        raise InvalidTensor("classification must be an int64 of at least 1")
     if shared:
         raise InvalidTensor("classification cannot go to shared memory")

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from multiprocessing import shared_memory
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
@@ -14,6 +16,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from proxy.errors import InvalidRequest, InvalidTensor
 from proxy.fields import split
 from proxy.pb import open_inference_pb2 as pb
+from proxy.rpc import RPCS
 from proxy.wire import (
     InferRequest,
     InferResponse,
@@ -37,6 +40,7 @@ from tests.proxy.strategies import (
     unusual,
     varint,
 )
+from tuning.triton import EmbeddedTriton
 
 IMAGE = np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
 OURS = (pb.DESCRIPTOR,)
@@ -480,6 +484,44 @@ def test_typed_and_raw_outputs_are_the_same(data: st.DataObject, name: str, type
     assert response.head.id == "7"
     np.testing.assert_array_equal(as_numpy(response.tensors[0]), as_numpy(reference.tensors[0]))
     assert list(as_numpy(response.tensors[0]).shape) == shape
+
+
+@pytest.mark.triton
+def test_triton_deals_raw_entries_as_we_do(triton: EmbeddedTriton) -> None:
+    """Inputs in shared memory are skipped; outputs there have an empty entry."""
+    memory = shared_memory.SharedMemory(create=True, size=64)
+    channel = grpc.insecure_channel(triton.grpc_address)
+
+    def call(name: str, message) -> bytes:
+        return channel.unary_unary(RPCS[name].path)(message.SerializeToString(), timeout=30)
+
+    try:
+        memory.buf[:8] = np.array([5, 6], np.int32).tobytes()
+        region = pb.SystemSharedMemoryRegisterRequest(
+            name="dealing", key=f"/{memory.name}", byte_size=64
+        )
+        call("SystemSharedMemoryRegister", region)
+        message = pb.ModelInferRequest(model_name="all_types")
+        message.inputs.add(name="IN_INT32", datatype="INT32", shape=[2])
+        message.inputs.add(name="IN_FP32", datatype="FP32", shape=[1])
+        message.raw_input_contents.append(struct.pack("<f", 1.5))
+        message.outputs.add(name="OUT_INT32")
+        message.outputs.add(name="OUT_FP32")
+        for item in (message.inputs[0], message.outputs[0]):
+            item.parameters["shared_memory_region"].string_param = "dealing"
+            item.parameters["shared_memory_byte_size"].int64_param = 8
+        message.outputs[0].parameters["shared_memory_offset"].int64_param = 32
+        response = InferResponse.parse(call("ModelInfer", message))
+        call("SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest(name="dealing"))
+        assert [(t.name, t.data) for t in response.tensors] == [
+            ("OUT_INT32", b""),
+            ("OUT_FP32", struct.pack("<f", 1.5)),
+        ]
+        assert memory.buf[32:40] == memory.buf[:8]
+    finally:
+        channel.close()
+        memory.close()
+        memory.unlink()
 
 
 def test_outputs_in_shared_memory_have_an_empty_raw_entry() -> None:
