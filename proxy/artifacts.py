@@ -168,13 +168,16 @@ def _check(provenance: Provenance, model_name: str, model_cfg: Model) -> None:
 
 def _build(file: _File, blob: bytes, model_cfg: Model, device: torch.device) -> Artifact:
     try:
-        tensors = {key: value.to(device) for key, value in load_tensors(blob).items()}
-        calibration = Calibration.from_tensors(_under(tensors, _CALIBRATION), file.calibration)
+        tensors = load_tensors(blob)
+        calibration = Calibration.from_tensors(
+            _under(tensors, _CALIBRATION), file.calibration, device
+        )
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{TENSOR_FILE} cannot be used: {error!r}") from error
+        raise ConfigError(f"{TENSOR_FILE} cannot be used: {error}") from error
+    moved = {key: value.to(device) for key, value in tensors.items() if key.startswith(_DETECTOR)}
     return Artifact(
         calibration=calibration,
-        states={d.name: _under(tensors, f"{_DETECTOR}{d.name}/") for d in model_cfg.detectors},
+        states={d.name: _under(moved, f"{_DETECTOR}{d.name}/") for d in model_cfg.detectors},
         provenance=file.provenance,
     )
 

@@ -28,10 +28,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         self.flatten_mapping(node)
-        return {
-            key.value: self.construct_object(value, deep=deep)
-            for key, value in node.value
-        }
+        return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
 
 
 def load(path: Path) -> Config:

@@ -1,0 +1,180 @@
+"""A calibration on disk: what is written comes back, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detectors.calibration import Calibration
+from proxy.artifacts import JSON_FILE, TENSOR_FILE, Provenance, defence_of, load, save
+from proxy.config import Model
+from proxy.errors import ConfigError
+
+CPU = torch.device("cpu")
+MODEL = Model.model_validate(
+    {
+        "calibration": "c",
+        "inputs": [{"name": "image", "layout": "NCHW"}],
+        "detectors": [{"name": "residual"}, {"name": "margin", "params": {"scale": 2}}],
+    }
+)
+STATES = {"residual": {"mean": torch.arange(6.0).reshape(2, 3)}}
+
+
+def calibration() -> Calibration:
+    torch.manual_seed(0)
+    groups = {g: {n: torch.randn(60) for n in ("residual", "margin")} for g in ("clean", "noise")}
+    return Calibration.fit(groups, [["residual"], ["residual", "margin"]])
+
+
+def provenance(**fields: Any) -> Provenance:
+    defaults: dict[str, Any] = {
+        "model": "cnn",
+        "model_version": "1",
+        "data_sha256": "ab" * 32,
+        "samples": 60,
+        "groups": ("clean", "noise"),
+        "date": "2026-01-02T03:04:05Z",
+        "defence": defence_of(MODEL),
+    }
+    return Provenance(**(defaults | fields))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "calibration" / "cnn"
+    save(folder, calibration=calibration(), states=STATES, provenance=provenance())
+    return folder
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((folder / JSON_FILE).read_text())
+    change(content)
+    (folder / JSON_FILE).write_text(json.dumps(content))
+
+
+def refusal(folder: Path, name: str = "cnn", model: Model = MODEL) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(folder, name, model, CPU)
+    text = str(caught.value)
+    assert f"Run `breakwater calibrate --config FILE --model {name} --data FILE.npz" in text
+    assert f"--out {folder}`" in text
+    return text
+
+
+def test_what_is_saved_comes_back(folder: Path) -> None:
+    artifact = load(folder, "cnn", MODEL, CPU)
+    assert artifact.provenance == provenance()
+    before, after = calibration().tensors(), artifact.calibration.tensors()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert artifact.calibration.meta() == calibration().meta()
+    assert torch.equal(artifact.states["residual"]["mean"], STATES["residual"]["mean"])
+    assert artifact.states["margin"] == {}  # configured, learned nothing
+
+
+def test_only_the_two_files_are_left_and_the_json_is_readable(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == [JSON_FILE, TENSOR_FILE]
+    content = json.loads((folder / JSON_FILE).read_text())
+    assert content["provenance"]["samples"] == 60
+    assert content["provenance"]["breakwater"]
+
+
+def test_saving_again_replaces(folder: Path) -> None:
+    fresh = provenance(samples=61)
+    save(folder, calibration=calibration(), states={}, provenance=fresh)
+    artifact = load(folder, "cnn", MODEL, CPU)
+    assert artifact.provenance.samples == 61
+    assert artifact.states["residual"] == {}
+
+
+def test_missing(folder: Path) -> None:
+    assert "calibration.safetensors is missing" in _without(folder, TENSOR_FILE)
+    assert "calibration.json is missing" in _without(folder, JSON_FILE)
+
+
+def _without(folder: Path, name: str) -> str:
+    (folder / name).unlink()
+    return refusal(folder)
+
+
+def test_not_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "Not a directory" in refusal(tmp_path / "file")
+
+
+def test_a_flipped_bit_is_noticed(folder: Path) -> None:
+    content = bytearray((folder / TENSOR_FILE).read_bytes())
+    content[-1] ^= 1
+    (folder / TENSOR_FILE).write_bytes(content)
+    assert "is not the file that calibration.json describes" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (lambda c: c.update(format=2), "format"),
+        (lambda c: c.pop("tensors_sha256"), "tensors_sha256"),
+        (lambda c: c["provenance"].pop("date"), "provenance.date"),
+        (lambda c: c.update(surprise=1), "surprise"),
+    ],
+)
+def test_damaged_json(folder: Path, change: Callable[[dict[str, Any]], object], where: str) -> None:
+    edit(folder, change)
+    assert f"calibration.json is damaged at {where}" in refusal(folder)
+
+
+def test_truncated_json(folder: Path) -> None:
+    (folder / JSON_FILE).write_text('{"format": 1')
+    assert "calibration.json is damaged at the file" in refusal(folder)
+
+
+def test_tensors_that_do_not_match_the_description(folder: Path) -> None:
+    edit(folder, lambda c: c["calibration"]["groups"].append("jpeg"))
+    assert "calibration.safetensors cannot be used" in refusal(folder)
+
+
+def test_foreign(folder: Path) -> None:
+    assert "made for model 'cnn', not 'other'" in refusal(folder, name="other")
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("detectors", {"detectors": [{"name": "residual"}]}),
+        ("detectors", {"detectors": [{"name": "residual"}, {"name": "margin"}]}),
+        ("inputs", {"inputs": [{"name": "image", "layout": "NHWC"}]}),
+        ("inputs", {"inputs": [{"name": "image", "layout": "NCHW", "range": [0, 255]}]}),
+        ("output", {"output": {"kind": "probabilities"}}),
+    ],
+)
+def test_stale_names_the_part_that_changed(folder: Path, part: str, change: dict[str, Any]) -> None:
+    model = Model.model_validate(MODEL.model_dump() | change)
+    text = refusal(folder, model=model)
+    assert f"it is stale: `{part}` of model cnn was " in text
+    assert "when calibrated on 2026-01-02T03:04:05Z" in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fpr": 0.05, "mode": "enforce", "budget_ms": 1, "on_failure": "closed"},
+        {"detectors": [{"name": "margin", "params": {"scale": 2}}, {"name": "residual"}]},
+        {"inputs": [{"name": "image", "layout": "NCHW"}, {"name": "id", "inspect": False}]},
+        {"output": {"kind": "logits"}},  # the default, spelt out
+    ],
+)
+def test_what_the_numbers_do_not_depend_on_may_change(folder: Path, change: dict[str, Any]) -> None:
+    model = Model.model_validate(MODEL.model_dump() | change)
+    assert load(folder, "cnn", model, CPU).provenance.model == "cnn"
+
+
+def test_equal_defences_have_equal_digests() -> None:
+    other = provenance(defence=dict(reversed(defence_of(MODEL).items())))
+    assert provenance().defence_sha256 == other.defence_sha256
+    assert provenance(defence={}).defence_sha256 != other.defence_sha256
