@@ -44,8 +44,13 @@ class ModelSpec:
     """None when the model has no class scores to look at."""
     output_kind: Literal["logits", "probabilities", "none"]
     batch_limit: int
-    """Most samples in one query; 1 where the model takes no batches."""
+    """Most samples in one query of the proxy's own; 1 where the model takes no batches."""
+    max_batch: int | None
+    """Most samples Triton takes in one request; None where it names no bound."""
     stateful: bool
+    """Triton says that the model keeps state over the requests of a sequence."""
+    may_be_stateful: bool
+    """It may, for all that is known: an ensemble (its steps may), or a hidden configuration."""
     decoupled: bool
 
     @property
@@ -75,6 +80,10 @@ def resolve(
     _check_datatype(name, input_name, tensor.datatype, image)
     max_batch = config.max_batch_size if config is not None else 0
     layout = None if image.encoded else _layout(name, input_name, image, shape, config)
+    if layout is None:
+        _check_files(name, input_name, shape)
+    else:
+        _check_axes(name, input_name, image, layout, shape, is_batched=max_batch > 0)
     low, high = _scale(image, tensor.datatype)
     return ModelSpec(
         model=name,
@@ -92,7 +101,9 @@ def resolve(
         output=_output(name, cfg, [tensor.name for tensor in metadata.outputs]),
         output_kind=cfg.output.kind,
         batch_limit=_batch_limit(max_batch, layout, image.encoded, shape),
+        max_batch=max_batch or None,
         stateful=config is not None and config.HasField("sequence_batching"),
+        may_be_stateful=config is None or config.HasField("ensemble_scheduling"),
         decoupled=config is not None and config.model_transaction_policy.decoupled,
     )
 
@@ -109,6 +120,10 @@ def _inspected(model: str, cfg: Model, declared: Sequence[str]) -> Input:
     images = [i for i in cfg.inputs if i.inspect] or [Input()]
     image = images[0]
     skipped = {i.name for i in cfg.inputs if not i.inspect}
+    if None in skipped:
+        raise ConfigError(f"models.{model}.inputs: an entry with inspect: false needs a name")
+    if image.name in skipped:
+        raise ConfigError(f"models.{model}.inputs: {image.name} is listed twice")
     rest = [n for n in declared if n not in skipped]
     if image.name is None and len(rest) != 1:
         raise ConfigError(
@@ -164,6 +179,44 @@ def _layout(
         f"models.{model}.inputs: cannot tell the layout of {tensor} from its shape "
         f"{list(shape)}; set layout: NCHW, NHWC, CHW or HWC"
     )
+
+
+def _check_axes(
+    model: str,
+    tensor: str,
+    image: Input,
+    layout: Layout,
+    shape: tuple[int, ...],
+    *,
+    is_batched: bool,
+) -> None:
+    """The layout must agree with what Triton declares, or every request would be misread."""
+    if is_batched and len(layout) == 3:
+        raise ConfigError(
+            f"models.{model}.inputs: {tensor} has a batch axis, so layout {layout} does not fit "
+            f"its shape {list(shape)}"
+        )
+    channels = shape[layout.index("C")]
+    if channels not in (-1, *_CHANNELS):
+        raise ConfigError(
+            f"models.{model}.inputs: with layout {layout}, {tensor} of shape {list(shape)} has "
+            f"{channels} channels; images have 1 or 3"
+        )
+    values = len(image.mean or (0,))
+    if values != 1 and channels not in (-1, values):
+        raise ConfigError(
+            f"models.{model}.inputs: {tensor} has {channels} channels, but mean and std have "
+            f"{values} values"
+        )
+
+
+def _check_files(model: str, tensor: str, shape: tuple[int, ...]) -> None:
+    """Encoded inputs hold one file a sample: (B,) or (B, 1)."""
+    if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] not in (-1, 1)):
+        raise ConfigError(
+            f"models.{model}.inputs: {tensor} has shape {list(shape)}; encoded images come one a "
+            "sample, as (B) or (B, 1)"
+        )
 
 
 def _batched(layout: Layout) -> Layout:

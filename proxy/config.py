@@ -58,7 +58,8 @@ class Input(_Strict):
     size: tuple[int, int] | None = None
     """Height and width encoded images are resized to for scoring (what the model will see)."""
     max_pixels: int = Field(default=16_000_000, gt=0)
-    """Largest encoded image accepted, height x width; a guard against decompression bombs."""
+    """Largest encoded image accepted, height x width; a guard against decompression bombs. The
+    images of one request together may have four times as many."""
 
     @model_validator(mode="after")
     def _one_scale(self) -> Self:
@@ -70,6 +71,10 @@ class Input(_Strict):
             raise ValueError("range must be [black, white] with black < white")
         if self.std is not None and any(s <= 0 for s in self.std):
             raise ValueError("std must be positive")
+        if len(self.mean or ()) != len(self.std or ()) or len(self.mean or (0,)) not in (1, 3):
+            raise ValueError("mean and std need one value each, or one for each of 3 channels")
+        if self.encoded and (self.range is not None or self.mean is not None):
+            raise ValueError("encoded inputs hold 8-bit files: range, mean and std do not apply")
         if self.encoded and self.size is None:
             raise ValueError("encoded inputs need size: [height, width], the size scored at")
         return self
