@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from detectors.calibration import Calibration, CalibrationError
 from torch import Tensor
 
 import detectors
 import purifiers
 from detectors.base import Detector, Evidence, Need
+from detectors.calibration import Calibration, CalibrationError
 from proxy import policy
 from proxy.adapt import ModelSpec
 from proxy.artifacts import Artifact
@@ -220,12 +220,11 @@ class Scorer:
         files = self._codec.files(item.data)
         for sample in item.samples:
             try:
-                x, kind = self._codec.decode_full(files[sample])
+                files[sample] = self._codec.edit_file(
+                    files[sample], lambda x: self._purifier.purify(x.to(self._device)).cpu()
+                )
             except InvalidTensor as error:
                 return error
-            files[sample] = self._codec.encode_file(
-                self._purifier.purify(x.to(self._device)).cpu(), kind
-            )
         return self._codec.frame(files)
 
 

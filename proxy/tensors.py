@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
 
 import numpy as np
 import torch
@@ -25,6 +26,10 @@ _TORCH = {
 _TO_NCHW = {"NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)}
 _FROM_NCHW = {"NCHW": (0, 1, 2, 3), "NHWC": (0, 2, 3, 1)}
 
+_PIXELS_A_REQUEST = 4
+"""Pixels of all files of one request, in multiples of the bound on one file. Decoding takes some
+10 ns a pixel on the thread that all requests share."""
+
 
 class PixelCodec:
     """Reads and writes one model's image tensor.
@@ -43,16 +48,24 @@ class PixelCodec:
         """How many images a tensor of this wire shape holds.
 
         Raises:
-            InvalidTensor: the shape does not fit the model's layout.
+            InvalidTensor: the shape is not one the model takes.
         """
         spec = self._spec
-        if spec.encoded:
-            return int(np.prod(shape, dtype=np.int64))
-        if spec.layout is None or len(shape) != len(spec.layout):
+        if len(shape) != len(spec.shape) or any(
+            wanted not in (-1, given) for wanted, given in zip(spec.shape, shape, strict=True)
+        ):
             raise InvalidTensor(
-                f"input {spec.input!r} has shape {list(shape)}, expected layout {spec.layout}"
+                f"input {spec.input!r} has shape {list(shape)}, expected {list(spec.shape)}"
             )
-        return int(shape[0]) if spec.has_batch_axis else 1
+        if not spec.has_batch_axis:
+            return 1
+        if spec.encoded and prod(shape[1:]) != 1:
+            raise InvalidTensor(f"input {spec.input!r} must hold one file a sample")
+        if spec.max_batch is not None and shape[0] > spec.max_batch:
+            raise InvalidTensor(
+                f"input {spec.input!r} has {shape[0]} samples, more than {spec.max_batch}"
+            )
+        return shape[0]
 
     def decode(self, data: Buffer, shape: Sequence[int]) -> Tensor:
         """The pixels of a raw tensor, (B, C, H, W) float32 in [0, 1], never aliasing `data`.
@@ -63,7 +76,7 @@ class PixelCodec:
         self.samples(shape)
         if self._spec.encoded:
             return self._decode_files(data)
-        x = self._view(data, shape)
+        x = self._values(data, shape)
         if x.shape[1] not in (1, 3):
             raise InvalidTensor(
                 f"input {self._spec.input!r} has {x.shape[1]} channels, expected 1 or 3"
@@ -83,31 +96,36 @@ class PixelCodec:
     def encode(self, x: Tensor) -> bytes:
         """Pixels (B, C, H, W) in [0, 1] as a raw tensor of the wire's datatype and layout.
 
-        Encoded inputs become PNG files, which lose nothing; use `encode_like` to keep the format.
+        Encoded inputs become PNG files, which lose nothing but what eight bits cannot hold.
         """
         spec = self._spec
         if spec.encoded:
-            return frame_strings([images.encode(pixels, "PNG") for pixels in _to_uint8(x)])
+            pictures = [images.Picture(pixels, "PNG") for pixels in _to_uint8(x)]
+            return frame_strings([images.encode(picture) for picture in pictures])
         y = x if self._is_unit else x * self._span + self._low
-        y = y.permute(*_FROM_NCHW[self._batched_layout]).contiguous()
+        y = y.permute(*_FROM_NCHW[self._batched_layout])
         dtype = _TORCH[spec.datatype]
         if not dtype.is_floating_point:
             limits = torch.iinfo(dtype)
             y = y.round().clamp(limits.min, limits.max)
-        return bytes(y.to(dtype).contiguous().view(torch.uint8).numpy().data)
+        return y.to(dtype).contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
     def files(self, data: Buffer) -> list[bytes]:
         """The files in a raw BYTES tensor."""
-        return list(strings(data))
+        return strings(data)
 
-    def decode_full(self, file: bytes) -> tuple[Tensor, str]:
-        """One image file at its own size, (1, C, H, W) float32 in [0, 1], and its format."""
-        pixels, kind = images.decode(file, max_pixels=self._spec.max_pixels)
-        return _from_uint8([pixels]), kind
+    def edit_file(self, file: bytes, change: Callable[[Tensor], Tensor]) -> bytes:
+        """An image file with its pixels changed, at its own size and in its own format.
 
-    def encode_file(self, x: Tensor, kind: str) -> bytes:
-        """(1, C, H, W) in [0, 1] as one file of the given format."""
-        return images.encode(_to_uint8(x)[0], kind)
+        Args:
+            change: maps (1, C, H, W) float32 in [0, 1] to the same.
+
+        Raises:
+            InvalidTensor: the file is not readable.
+        """
+        picture = images.decode(file, max_pixels=self._spec.max_pixels)
+        changed = _to_uint8(change(_from_uint8([picture.pixels])))[0]
+        return images.encode(replace(picture, pixels=changed))
 
     def frame(self, files: Sequence[bytes]) -> bytes:
         """Files as a raw BYTES tensor."""
@@ -118,50 +136,50 @@ class PixelCodec:
         layout = self._spec.layout or "NCHW"
         return layout if len(layout) == 4 else f"N{layout}"
 
-    def _view(self, data: Buffer, shape: Sequence[int]) -> Tensor:
-        """(B, C, H, W) view of the wire's values in their own datatype."""
+    def _values(self, data: Buffer, shape: Sequence[int]) -> Tensor:
+        """(B, C, H, W) copy of the wire's values in their own datatype, in no order of memory."""
         full = tuple(shape) if self._spec.has_batch_axis else (1, *shape)
         dtype = _TORCH[self._spec.datatype]
+        order = _TO_NCHW[self._batched_layout]
         if 0 in full:
-            return torch.empty(full, dtype=dtype).permute(*_TO_NCHW[self._batched_layout])
-        with warnings.catch_warnings():
-            # The buffer is read-only and so is our use of it: every path below copies.
-            warnings.filterwarnings("ignore", message="The given buffer is not writable")
-            flat = torch.frombuffer(data, dtype=dtype)
-        return flat.view(full).permute(*_TO_NCHW[self._batched_layout])
+            return torch.empty(full, dtype=dtype).permute(*order)
+        # A copy of our own, because a view of the message is read-only and may be unaligned.
+        return torch.frombuffer(bytearray(data), dtype=dtype).view(full).permute(*order)
 
     def _bounded(self, x: Tensor) -> Tensor:
+        """`x` clamped in place."""
         if x.numel():
-            low, high = torch.aminmax(x)
+            low, high = (end.item() for end in torch.aminmax(x))
             tolerance = self._spec.tolerance
             # Written so that NaN fails too.
-            if not (low.item() >= -tolerance and high.item() <= 1 + tolerance):
+            if not (low >= -tolerance and high <= 1 + tolerance):
                 raise InvalidTensor(
-                    f"input {self._spec.input!r} has pixel values from {low.item():.4g} to "
-                    f"{high.item():.4g} where 0 to 1 is black to white; check range or mean/std"
+                    f"input {self._spec.input!r} has pixel values from {low:.4g} to {high:.4g} "
+                    "where 0 to 1 is black to white; check range or mean/std"
                 )
-        return x.clamp(0.0, 1.0)  # a copy, contiguous or not
+        return x.clamp_(0.0, 1.0)
 
     def _decode_files(self, data: Buffer) -> Tensor:
+        """Every file as colour, so that grey ones get the same evidence as all others."""
         size = self._spec.size
         if size is None:
             raise InvalidTensor("encoded inputs need a size")
-        pixels = [
-            images.resize(images.decode(f, max_pixels=self._spec.max_pixels)[0], size)
-            for f in strings(data)
-        ]
-        colour = any(p.shape[2] == 3 for p in pixels)
-        return _from_uint8(
-            [np.repeat(p, 3, 2) if colour and p.shape[2] == 1 else p for p in pixels]
-        )
+        left = _PIXELS_A_REQUEST * self._spec.max_pixels
+        pixels = []
+        for file in strings(data):
+            found = images.decode(file, max_pixels=min(self._spec.max_pixels, left)).pixels
+            left -= found.shape[0] * found.shape[1]
+            scaled = images.resize(found, size)
+            pixels.append(np.repeat(scaled, 3, 2) if scaled.shape[2] == 1 else scaled)
+        return _from_uint8(pixels) if pixels else torch.empty(0, 3, *size)
 
 
-def _from_uint8(pixels: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]) -> Tensor:
+def _from_uint8(pixels: Sequence[images.Pixels]) -> Tensor:
     stacked = torch.from_numpy(np.stack(pixels))  # (B, H, W, C)
     return stacked.permute(0, 3, 1, 2).to(torch.float32).div_(255.0).contiguous()
 
 
-def _to_uint8(x: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _to_uint8(x: Tensor) -> images.Pixels:
     """(B, C, H, W) in [0, 1] -> (B, H, W, C) uint8."""
     y = (x * 255.0).round().clamp(0, 255).to(torch.uint8)
     return np.ascontiguousarray(y.permute(0, 2, 3, 1).numpy())
