@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -100,17 +100,20 @@ class Batcher:
         except TimeoutError:
             raise DetectorFailed("budget") from None
 
-    def close(self) -> None:
-        """Stop the thread after the batch it is running; entries still waiting fail."""
+    async def close(self) -> None:
+        """Stop the thread after the batch it is running; entries still waiting fail.
+
+        On the event loop like `submit`, so that no entry can come in behind the last one.
+        """
         if not self._closed:
             self._closed = True
             self._inbox.put(None)
-            self._thread.join()
+        await asyncio.to_thread(self._thread.join)
 
     # -- device thread -------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while True:
+        while not self._loop.is_closed():
             if not self._pending:
                 entry = self._inbox.get()
                 if entry is None:
@@ -121,7 +124,7 @@ class Batcher:
                 break
             if batch:
                 self._hand_back(batch, _run(batch))
-        self._hand_back(list(self._pending), [Overloaded("shutting down")] * len(self._pending))
+        self._hand_back(self._pending, [Overloaded("shutting down") for _ in self._pending])
 
     def _collect(self) -> list[_Entry[Any, Any]] | None:
         """Take the oldest entry and its company; None when told to stop."""
@@ -143,7 +146,7 @@ class Batcher:
                 kept.append(entry)
         self._pending = kept
         if dropped:
-            self._hand_back(dropped, [DetectorFailed("budget")] * len(dropped))
+            self._hand_back(dropped, [DetectorFailed("budget") for _ in dropped])
         if batch:
             self._on_batch(samples, len(kept) + self._inbox.qsize())
         return batch
@@ -170,19 +173,15 @@ class Batcher:
                 return False
             self._pending.append(entry)
 
-    def _hand_back(
-        self, batch: Sequence[_Entry[Any, Any]], results: Sequence[object | Exception]
-    ) -> None:
+    def _hand_back(self, batch: Collection[_Entry[Any, Any]], results: Sequence[object]) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._deliver, batch, results, time.monotonic())
+            self._loop.call_soon_threadsafe(self._deliver, batch, results)
         except RuntimeError:  # the loop closed first: nobody waits any more
             return
 
     # -- event loop ----------------------------------------------------------------------------
 
-    def _deliver(
-        self, batch: Sequence[_Entry[Any, Any]], results: Sequence[object], finished_s: float
-    ) -> None:
+    def _deliver(self, batch: Collection[_Entry[Any, Any]], results: Sequence[object]) -> None:
         self._waiting -= len(batch)
         for entry, result in zip(batch, results, strict=True):
             if entry.future.done():
@@ -205,10 +204,16 @@ def _run(batch: Sequence[_Entry[Any, Any]]) -> list[object]:
     # and an exception that ended the thread would hang every request after it.
     except Exception as error:  # noqa: BLE001
         if len(batch) > 1:
-            return [outcome for entry in batch for outcome in _run([entry])]
+            return [outcome for entry in batch for outcome in _run_alone(entry)]
         if not isinstance(error, DetectorFailed):
             failure = DetectorFailed("error", f"{type(error).__name__}: {error}")
             failure.__cause__ = error
             error = failure
         return [error]
     return [r if isinstance(r, Exception) else (r, started_s) for r in results]
+
+
+def _run_alone(entry: _Entry[Any, Any]) -> list[object]:
+    if entry.future.done() or entry.deadline_s <= time.monotonic():
+        return [DetectorFailed("budget")]  # the failed batch took its time
+    return _run([entry])

@@ -188,7 +188,7 @@ class Server:
         await self._server.stop(grace=0.2)
         await self._pipeline.close()
         if self._batcher is not None:
-            await asyncio.to_thread(self._batcher.close)
+            await self._batcher.close()
         await self._upstream.close()
         await self._admin.stop()
         self._audit.close()
