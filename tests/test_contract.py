@@ -122,9 +122,7 @@ def test_nan_evidence_never_gives_a_finite_score(detector: Detector) -> None:
     assert bool(torch.isfinite(scores[[0, 2]]).all())
 
 
-def test_unfitted_detectors_refuse(
-    spec: tuple[str, dict[str, object]], detector: Detector
-) -> None:
+def test_unfitted_detectors_refuse(spec: tuple[str, dict[str, object]], detector: Detector) -> None:
     if not detector.state():
         pytest.skip("learns nothing")
     fresh = build(*spec)

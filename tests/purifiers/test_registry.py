@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -80,7 +80,6 @@ class TestContract:
     st.tuples(st.integers(0, 3), st.sampled_from([1, 3]), st.integers(1, 20), st.integers(1, 20)),
     st.integers(0, 2**31),
 )
-@settings(max_examples=60, deadline=None)
 def test_shape_and_range_hold(
     purifier: Purifier, shape: tuple[int, int, int, int], seed: int
 ) -> None:
