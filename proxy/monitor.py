@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from grpc_health.v1 import health, health_pb2
+from google.protobuf.message import DecodeError
 
 from proxy import rpc
 from proxy.defences import Defences
-from proxy.errors import ProxyError, UpstreamError
+from proxy.errors import ProxyError
+from proxy.health import HealthServicer
 from proxy.pb import open_inference_pb2 as pb
 from proxy.upstream import Upstream
 
@@ -17,9 +18,6 @@ _TICK_S = 1.0
 _ASK_TIMEOUT_S = 2.0
 _REFRESH_TICKS = 30
 """How often a healthy Triton is asked again for its models' descriptions, in ticks."""
-
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 LIVENESS, READINESS = "liveness", "readiness"
 
@@ -39,9 +37,11 @@ class Monitor:
     """
 
     def __init__(self, upstream: Upstream, defences: Defences) -> None:
-        self.servicer = health.aio.HealthServicer()
+        self.health = HealthServicer()
+        """Serves what this loop finds out."""
         self._upstream = upstream
         self._defences = defences
+        self._models: dict[str, bool] = {}
         self._ready = False
         self._draining = False
         self._stale = True
@@ -58,17 +58,24 @@ class Monitor:
         self._stale = True
         self._wake.set()
 
-    async def drain(self) -> None:
+    def drain(self) -> None:
         """Answer NOT_SERVING to everything but `liveness`, for good."""
         self._draining = True
-        await self._publish(models={})
+        self._publish()
+        self._wake.set()
 
     async def run(self) -> None:
         """Tick until cancelled."""
         ticks = 0
         while not self._draining:
             self._wake.clear()
-            await self.tick(refresh=ticks % _REFRESH_TICKS == 0)
+            try:
+                await self.tick(refresh=ticks % _REFRESH_TICKS == 0)
+            # A loop that ended here would leave the last answer standing for good.
+            except Exception:
+                log.exception("cannot tell how the model server is")
+                self._ready = False
+                self._publish()
             ticks += 1
             try:
                 async with asyncio.timeout(_TICK_S):
@@ -101,7 +108,8 @@ class Monitor:
         if ready != self._ready:
             log.info("ready" if ready else "not ready")
         self._ready = ready
-        await self._publish({name: able for name, (_, able) in models.items()})
+        self._models = {name: able for name, (_, able) in models.items()}
+        self._publish()
 
     async def _ask(
         self,
@@ -113,18 +121,13 @@ class Monitor:
             answer = await self._upstream.call(
                 rpc.RPCS[name].path, request.SerializeToString(), timeout_s=_ASK_TIMEOUT_S
             )
-        except UpstreamError as error:
+            return response.FromString(answer.data).ready
+        except (ProxyError, DecodeError) as error:
             log.debug("%s: %s", name, error)
             return False
-        except ProxyError:
-            return False
-        return response.FromString(answer.data).ready
 
-    async def _publish(self, models: dict[str, bool]) -> None:
-        state = _SERVING if self.is_ready else _NOT_SERVING
-        for service in ("", READINESS, rpc.SERVICE):
-            await self.servicer.set(service, state)
-        await self.servicer.set(LIVENESS, _SERVING)
-        for defence in self._defences.models():
-            able = models.get(defence.name, False) and not self._draining
-            await self.servicer.set(defence.name, _SERVING if able else _NOT_SERVING)
+    def _publish(self) -> None:
+        models = {name: able and not self._draining for name, able in self._models.items()}
+        ours = dict.fromkeys(("", READINESS, rpc.SERVICE), self.is_ready)
+        # Ours last: a model called `liveness` must not answer for this process.
+        self.health.publish({**models, **ours, LIVENESS: True})
