@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import NoReturn
 
 import grpc
 
 from proxy import rpc
 from proxy.config import Config
-from proxy.errors import ProxyError, RpcRefused, UpstreamError
+from proxy.errors import DeadlineExceeded, Overloaded, ProxyError, RpcRefused, UpstreamError
 from proxy.flow import Flow
+from proxy.headers import to_client, to_upstream
 from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
 from proxy.pipeline import Pipeline
 from proxy.status import status_of
 from proxy.stream import StreamSession
-from proxy.upstream import Answer, Metadata, Upstream
+from proxy.upstream import Answer, Upstream
 
 log = logging.getLogger(__name__)
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_LOCAL_METADATA = ("user-agent", "te", "content-type")
-"""Belongs to one hop of the connection."""
+_HEALTH_CAPACITY = 64
+"""Health RPCs waiting for Triton at a time. They take no permit, so that they are still answered
+when inference is at its bound or draining; this is theirs."""
 
 _SCRUBBED = "the model server reported an error"
+_INTERNAL = ProxyError("internal error")
+_NOT_READY = pb.ServerReadyResponse(ready=False).SerializeToString()
+"""The same bytes for ModelReady."""
 
 
 class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -41,6 +49,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._pipeline = pipeline
         self._upstream = upstream
         self._metrics = metrics
+        self._health_in_flight = 0
         self._handlers = {path: self._handler(r) for path, r in rpc.BY_PATH.items()}
 
     def service(
@@ -68,23 +77,26 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
             await self._abort(context, error)
         outcome = "cancelled"
         try:
-            answer = await pipeline.infer(
-                flow, data, self._forwarded(context.invocation_metadata())
-            )
+            answer = await pipeline.infer(flow, data, to_upstream(context.invocation_metadata()))
             flow.bytes_out = len(answer.data)
+            await self._pass_metadata(context, answer, flow.annotations)
             outcome = "ok"
         except ProxyError as error:
             outcome = error.kind
             await self._abort(context, error, flow.annotations)
-        # One of the two places that catch everything: gRPC would send the exception's text.
+        except asyncio.CancelledError:
+            # gRPC cancels us for the client and for its deadline alike.
+            if flow.deadline_s is not None and time.monotonic() >= flow.deadline_s:
+                outcome = DeadlineExceeded.kind
+            raise
+        # One of the few places that catch everything: gRPC would send the exception's text.
         except Exception:
             outcome = ProxyError.kind
             log.exception("request %s failed", flow.request_id)
-            await self._abort(context, ProxyError("internal error"))
+            await self._abort(context, _INTERNAL)
         finally:
             pipeline.release()
             pipeline.finish(flow, outcome)
-        await self._pass_metadata(context, answer, flow.annotations)
         return answer.data
 
     async def _stream(self, messages: object, context: grpc.aio.ServicerContext) -> None:
@@ -101,7 +113,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
                 self._upstream,
                 context,
                 flow,
-                self._forwarded(context.invocation_metadata()),
+                to_upstream(context.invocation_metadata()),
                 scrub=self._scrub,
             )
             await session.run()
@@ -109,7 +121,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
             await self._abort(context, error)
         except Exception:
             log.exception("stream %s failed", flow.request_id)
-            await self._abort(context, ProxyError("internal error"))
+            await self._abort(context, _INTERNAL)
         finally:
             pipeline.release()
 
@@ -119,38 +131,61 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self, method: rpc.Rpc
     ) -> Callable[[bytes, grpc.aio.ServicerContext], Awaitable[bytes]]:
         """A handler that forwards one RPC unseen, if policy allows it."""
-        changes_memory = method.group == "shared-memory" and not method.name.endswith("Status")
+        is_readiness = method.name in ("ServerReady", "ModelReady")
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
-            pipeline = self._pipeline
-            config = pipeline.parts.config
-            if method.group not in rpc.ALWAYS_ON and method.group not in config.rpc.allow:
-                self._metrics.rpc_refused(method.group)
-                await self._abort(
-                    context,
-                    RpcRefused(
-                        f"{method.name} belongs to the group {method.group!r}, which is not "
-                        f"allowed here (rpc.allow)"
-                    ),
-                )
-            if pipeline.draining and method.name in ("ServerReady", "ModelReady"):
-                return pb.ServerReadyResponse(ready=False).SerializeToString()
             try:
-                answer = await self._upstream.call(
-                    method.path,
-                    data,
-                    timeout_s=context.time_remaining() or config.upstream_timeout_s,
-                    metadata=self._forwarded(context.invocation_metadata()),
-                )
+                self._authorise(method)
+                if is_readiness and self._pipeline.draining:
+                    return _NOT_READY
+                with self._permit(method):
+                    answer = await self._forward(method, data, context)
+                await self._pass_metadata(context, answer, ())
+                return answer.data
             except ProxyError as error:
                 await self._abort(context, error)
-            finally:
-                if changes_memory:
-                    pipeline.shared_memory.forget()
-            await self._pass_metadata(context, answer, ())
-            return answer.data
+            except Exception:
+                log.exception("%s failed", method.name)
+                await self._abort(context, _INTERNAL)
 
         return handle
+
+    def _authorise(self, method: rpc.Rpc) -> None:
+        if method.group in rpc.ALWAYS_ON or method.group in self._config.rpc.allow:
+            return
+        self._metrics.rpc_refused(method.group)
+        raise RpcRefused(
+            f"{method.name} belongs to the group {method.group!r}, which is not allowed here "
+            f"(rpc.allow)"
+        )
+
+    @contextlib.contextmanager
+    def _permit(self, method: rpc.Rpc) -> Iterator[None]:
+        if method.group != "health":
+            self._pipeline.admit()
+            try:
+                yield
+            finally:
+                self._pipeline.release()
+            return
+        if self._health_in_flight >= _HEALTH_CAPACITY:
+            raise Overloaded("too many health requests in flight")
+        self._health_in_flight += 1
+        try:
+            yield
+        finally:
+            self._health_in_flight -= 1
+
+    async def _forward(
+        self, method: rpc.Rpc, data: bytes, context: grpc.aio.ServicerContext
+    ) -> Answer:
+        left_s = context.time_remaining()
+        return await self._upstream.call(
+            method.path,
+            data,
+            timeout_s=self._config.upstream_timeout_s if left_s is None else left_s,
+            metadata=to_upstream(context.invocation_metadata()),
+        )
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -177,11 +212,6 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
                     return str(value)
         return str(context.peer())
 
-    def _forwarded(self, metadata: Sequence[tuple[str, str | bytes]]) -> Metadata | None:
-        """The client's metadata without what belongs to this hop, or to our own annotations."""
-        kept = [(key, value) for key, value in metadata if not _is_local(key)]
-        return kept or None
-
     async def _pass_metadata(
         self,
         context: grpc.aio.ServicerContext,
@@ -189,8 +219,8 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         annotations: Sequence[tuple[str, str]],
     ) -> None:
         if answer.initial_metadata:
-            await context.send_initial_metadata(_passed(answer.initial_metadata))
-        trailing = _passed(answer.trailing_metadata) + tuple(annotations)
+            await context.send_initial_metadata(to_client(answer.initial_metadata))
+        trailing = to_client(answer.trailing_metadata) + tuple(annotations)
         if trailing:
             context.set_trailing_metadata(trailing)
 
@@ -204,20 +234,13 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         context: grpc.aio.ServicerContext,
         error: ProxyError,
         annotations: Sequence[tuple[str, str]] = (),
-    ) -> None:
-        """End the call with the status for this error; raises."""
+    ) -> NoReturn:
+        """End the call with the status for this error."""
         if isinstance(error, UpstreamError):
             error = self._scrub(error)
             code, text, trailing = _CODES[error.code], error.details, error.trailing_metadata
         else:
             code, text = status_of(error)
             trailing = ()
-        await context.abort(code, text, _passed(trailing) + tuple(annotations))
-
-
-def _is_local(key: str) -> bool:
-    return key in _LOCAL_METADATA or key.startswith(("grpc-", "breakwater-"))
-
-
-def _passed(metadata: Metadata) -> tuple[tuple[str, str | bytes], ...]:
-    return tuple((key, value) for key, value in metadata if not key.startswith("breakwater-"))
+        await context.abort(code, text, to_client(trailing) + tuple(annotations))
+        raise AssertionError("abort returned")  # unreachable: for the type checker

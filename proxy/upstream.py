@@ -14,8 +14,9 @@ Metadata = Sequence[tuple[str, str | bytes]]
 # Reconnect quickly when Triton comes back: it is in the same pod, a storm of one is no storm.
 _RECONNECT = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # How long one attempt may take, handshake included; it delays no attempt after a refusal.
+    ("grpc.min_reconnect_backoff_ms", 2000),
 )
 
 
