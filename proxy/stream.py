@@ -12,18 +12,39 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from proxy import rpc, wire
 from proxy.errors import InvalidRequest, ProxyError, UpstreamError
 from proxy.flow import Flow
+from proxy.headers import to_client
+from proxy.pb import open_inference_pb2 as pb
 from proxy.pipeline import Pipeline
 from proxy.status import status_of
 from proxy.tasks import Tasks
 from proxy.upstream import Metadata, Upstream
 
-_GRPC_ERROR = "triton_grpc_error"
+_GRPC_ERROR = ("triton_grpc_error", "true")
+"""The client's metadata that turns the first error into the stream's status. Triton takes exactly
+this value."""
+
+_MOST_DUE = 1024
+"""Requests of a stream waiting for their answers before the next is read, where answers are told
+to be in order. It bounds what a client can have waiting here."""
+
+_ASK_TIMEOUT_S = 2.0
+_MOST_MODELS = 64
+"""Models of a stream whose kind is remembered."""
+
+
+class _Refused(NamedTuple):
+    """An answer of ours, waiting for its turn."""
+
+    error: ProxyError
+    request_id: str
 
 
 class StreamSession:
@@ -51,13 +72,15 @@ class StreamSession:
         self._metadata = metadata
         self._scrub = scrub
         self._scrubs = pipeline.parts.config.scrub_errors
-        self._ends_on_error = any(
-            key == _GRPC_ERROR and value in ("true", "1") for key, value in metadata or ()
-        )
-        self._waiting: deque[ProxyError | None] = deque()
-        """Answers due in order: None is one of Triton's, an error is one of ours."""
-        self._ids: deque[str] = deque()
+        self._ends_on_error = _GRPC_ERROR in (metadata or ())
+        self._due: deque[_Refused | None] = deque()
+        """Answers due in order: None is one of Triton's. Its head is never one of ours."""
+        self._settled = asyncio.Event()
+        self._in_order: dict[str, bool] = {}
+        """By model: whether it gives exactly one answer a request, in order."""
         self._writing = asyncio.Lock()
+        self._has_begun = False
+        """Whether the client has been sent something, after which initial metadata is too late."""
 
     async def run(self) -> None:
         """Pump until both sides are done; raises ProxyError for the stream's final status."""
@@ -84,11 +107,11 @@ class StreamSession:
     # -- client to Triton ------------------------------------------------------------------------
 
     async def _pump_up(self, call: grpc.aio.StreamStreamCall) -> None:
-        while True:
-            data = await self._context.read()
-            if data is grpc.aio.EOF:
-                break
+        while (data := await self._context.read()) is not grpc.aio.EOF:
             await self._take(call, data)
+            while len(self._due) >= _MOST_DUE:
+                self._settled.clear()
+                await self._settled.wait()
         await call.done_writing()
 
     async def _take(self, call: grpc.aio.StreamStreamCall, data: bytes) -> None:
@@ -99,12 +122,12 @@ class StreamSession:
             outcome = "ok"
         except ProxyError as error:
             outcome = error.kind
-            await self._refuse(flow, error)
+            await self._refuse(_Refused(error, flow.client_id))
             return
         finally:
             self._pipeline.finish(flow, outcome)
-        if self._keeps_order(flow.model):
-            self._waiting.append(None)
+        if await self._keeps_order(flow.model):
+            self._due.append(None)
         try:
             await call.write(message)
         except (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.AioRpcError):
@@ -117,52 +140,75 @@ class StreamSession:
             uuid.uuid4().hex, time.monotonic(), stream.deadline_s, stream.principal, streamed=True
         )
 
-    def _keeps_order(self, model: str) -> bool:
-        """Whether this model gives exactly one answer a request, in order."""
-        spec = self._pipeline.parts.find(model).spec
-        return spec is not None and not spec.decoupled
+    async def _keeps_order(self, model: str) -> bool:
+        """Whether this model gives exactly one answer a request, in order; False if unknown."""
+        known = self._in_order.get(model)
+        if known is None:
+            spec = self._pipeline.parts.find(model).spec
+            known = await self._look_up(model) if spec is None else not spec.decoupled
+            if len(self._in_order) < _MOST_MODELS:
+                self._in_order[model] = known
+        return known
 
-    async def _refuse(self, flow: Flow, error: ProxyError) -> None:
-        if self._waiting and self._keeps_order(flow.model):
-            self._waiting.append(error)
-            self._ids.append(flow.client_id)
+    async def _look_up(self, model: str) -> bool:
+        """Ask Triton about a model that is not configured here, once a stream."""
+        if len(self._in_order) >= _MOST_MODELS:
+            return False
+        try:
+            answer = await self._upstream.call(
+                rpc.RPCS["ModelConfig"].path,
+                pb.ModelConfigRequest(name=model).SerializeToString(),
+                timeout_s=_ASK_TIMEOUT_S,
+                metadata=self._metadata,
+            )
+            config = pb.ModelConfigResponse.FromString(answer.data).config
+        except UpstreamError as error:
+            # A model that is not there gives each of its requests one error, in order.
+            return error.code_name == "NOT_FOUND"
+        except (ProxyError, DecodeError):
+            return False
+        return not config.model_transaction_policy.decoupled
+
+    async def _refuse(self, refused: _Refused) -> None:
+        if self._due:
+            self._due.append(refused)
         else:
-            await self._answer(error, flow.client_id)
+            await self._answer(refused)
 
-    async def _answer(self, error: ProxyError, request_id: str) -> None:
+    async def _answer(self, refused: _Refused) -> None:
         if self._ends_on_error:
-            raise error
+            raise refused.error
+        text = status_of(refused.error)[1]
         async with self._writing:
-            await self._context.write(wire.stream_error(request_id, status_of(error)[1]))
+            self._has_begun = True
+            await self._context.write(wire.stream_error(refused.request_id, text))
 
     # -- Triton to client ------------------------------------------------------------------------
 
     async def _pump_down(self, call: grpc.aio.StreamStreamCall) -> None:
-        first = True
         try:
             while (data := await call.read()) is not grpc.aio.EOF:
-                if first:
-                    await self._pass_initial_metadata(call)
-                    first = False
                 async with self._writing:
+                    await self._begin(call)
                     await self._context.write(self._passed(data))
-                await self._settle()
+                if self._due and self._is_due(data):
+                    await self._settle()
         except grpc.aio.AioRpcError as error:
             raise self._upstream.translate(error) from None
-        if await call.code() is not grpc.StatusCode.OK:
-            raise UpstreamError(
-                (await call.code()).value[0],
-                await call.details() or "",
-                tuple(await call.trailing_metadata() or ()),
-            )
-        while self._waiting:
+        while self._due:
             await self._settle()
-        trailing = tuple(await call.trailing_metadata() or ())
+        async with self._writing:
+            await self._begin(call)
+        trailing = to_client(await call.trailing_metadata())
         if trailing:
             self._context.set_trailing_metadata(trailing)
 
-    async def _pass_initial_metadata(self, call: grpc.aio.StreamStreamCall) -> None:
-        initial = tuple(await call.initial_metadata() or ())
+    async def _begin(self, call: grpc.aio.StreamStreamCall) -> None:
+        """Pass Triton's initial metadata, if there is any and it is not too late."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        initial = to_client(await call.initial_metadata())
         if initial:
             await self._context.send_initial_metadata(initial)
 
@@ -179,10 +225,21 @@ class StreamSession:
         scrubbed = self._scrub(UpstreamError(grpc.StatusCode.UNKNOWN.value[0], answer.error))
         return wire.stream_error(answer.request_id, scrubbed.details)
 
+    def _is_due(self, data: bytes) -> bool:
+        """Whether an answer of Triton's is one that has its place in the order."""
+        if all(self._in_order.values()):
+            return True
+        try:
+            answer = wire.StreamResponse.parse(data).response
+        except InvalidRequest:
+            return True
+        # An error may come without the model's name.
+        return answer is None or self._in_order.get(answer.head.model_name, True)
+
     async def _settle(self) -> None:
         """One of Triton's answers has come: give the answers of ours that waited for it."""
-        if self._waiting:
-            self._waiting.popleft()
-        while self._waiting and (error := self._waiting[0]) is not None:
-            self._waiting.popleft()
-            await self._answer(error, self._ids.popleft())
+        self._due.popleft()
+        while self._due and (refused := self._due[0]) is not None:
+            self._due.popleft()
+            await self._answer(refused)
+        self._settled.set()
