@@ -1,15 +1,15 @@
 """System shared memory read in place, copied once: what is inspected is what is forwarded.
 
 Triton is asked which POSIX object a region name stands for; the proxy maps nothing of the client's
-into its own checks but a private copy, which then travels inline. The client cannot change it
-between check and use, and a stale answer about the region can only make the request fail.
+into its own checks but a private copy, which then travels inline: the client cannot change it
+between check and use. Triton is asked every time, since a region can be registered anew through
+another worker or past the proxy, and an old answer would then serve old data.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 
 from proxy import rpc
 from proxy.errors import InvalidTensor, UpstreamError
@@ -20,13 +20,6 @@ _SHM_FOLDER = "/dev/shm"  # noqa: S108 (where Linux keeps POSIX shared memory, n
 _KEY = re.compile(r"/?[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 """shm_open(3) names: one path component. Triton's own objects are kept out by `_RESERVED`."""
 _RESERVED = "triton_python_backend_shm_region_"
-
-
-@dataclass(frozen=True, slots=True)
-class _Region:
-    key: str
-    offset: int
-    byte_size: int
 
 
 class SharedMemoryReader:
@@ -40,11 +33,6 @@ class SharedMemoryReader:
     def __init__(self, upstream: Upstream, *, max_bytes: int) -> None:
         self._upstream = upstream
         self._max_bytes = max_bytes
-        self._regions: dict[str, _Region] = {}
-
-    def forget(self) -> None:
-        """Ask Triton again next time: a client has registered or unregistered something."""
-        self._regions.clear()
 
     async def read(
         self,
@@ -61,11 +49,11 @@ class SharedMemoryReader:
             InvalidTensor: no such region, or the range lies outside it or outside the object.
             ProxyError: Triton could not be asked.
         """
-        known = self._regions.get(region) or await self._look_up(region, timeout_s, metadata)
         if byte_size > self._max_bytes:
             raise InvalidTensor(
                 f"shared-memory tensor of {byte_size} bytes is over the limit of {self._max_bytes}"
             )
+        known = await self._look_up(region, timeout_s, metadata)
         if offset + byte_size > known.byte_size:
             raise InvalidTensor(
                 f"shared-memory region {region!r} has {known.byte_size} bytes; "
@@ -73,7 +61,9 @@ class SharedMemoryReader:
             )
         return _copy(region, known.key, known.offset + offset, byte_size)
 
-    async def _look_up(self, region: str, timeout_s: float, metadata: Metadata | None) -> _Region:
+    async def _look_up(
+        self, region: str, timeout_s: float, metadata: Metadata | None
+    ) -> pb.SystemSharedMemoryStatusResponse.RegionStatus:
         request = pb.SystemSharedMemoryStatusRequest(name=region)
         try:
             answer = await self._upstream.call(
@@ -82,7 +72,9 @@ class SharedMemoryReader:
                 timeout_s=timeout_s,
                 metadata=metadata,
             )
-        except UpstreamError:
+        except UpstreamError as error:
+            if error.code_name != "NOT_FOUND":
+                raise
             raise InvalidTensor(f"shared-memory region {region!r} is not registered") from None
         status = pb.SystemSharedMemoryStatusResponse.FromString(answer.data)
         found = status.regions.get(region)
@@ -90,8 +82,7 @@ class SharedMemoryReader:
             raise InvalidTensor(
                 f"shared-memory region {region!r} is not registered as system memory"
             )
-        self._regions[region] = _Region(found.key, found.offset, found.byte_size)
-        return self._regions[region]
+        return found
 
 
 def _copy(region: str, key: str, offset: int, byte_size: int) -> bytes:
@@ -99,7 +90,9 @@ def _copy(region: str, key: str, offset: int, byte_size: int) -> bytes:
     if not _KEY.fullmatch(key) or name.startswith(_RESERVED):
         raise InvalidTensor(f"shared-memory region {region!r} has a key that may not be read")
     try:
-        handle = os.open(f"{_SHM_FOLDER}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Without O_NONBLOCK a FIFO put in the object's place would stop the whole proxy here.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        handle = os.open(f"{_SHM_FOLDER}/{name}", flags)
     except OSError:
         raise InvalidTensor(
             f"shared-memory region {region!r} cannot be read by the proxy; both containers need "
@@ -107,6 +100,8 @@ def _copy(region: str, key: str, offset: int, byte_size: int) -> bytes:
         ) from None
     try:
         data = os.pread(handle, byte_size, offset)
+    except (OSError, OverflowError):  # not a file, or past what a file can be
+        raise InvalidTensor(f"shared-memory region {region!r} is not shared memory") from None
     finally:
         os.close(handle)
     if len(data) != byte_size:
