@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ _KEEPALIVE = (
     ("grpc.http2.max_ping_strikes", 2),
 )
 
+_LEAST_GRACE_S = 0.2
+"""What calls in progress get to end when the server stops, seconds."""
+
 
 class Server:
     """A sidecar process; also what its admin listener shows.
@@ -78,7 +82,8 @@ class Server:
         self._overrides = dict(overrides or {})
         self._share_port = share_port
         self._admin_at: str | Path = admin or config.admin
-        self._tasks = Tasks()
+        self._background = Tasks()
+        self._finishing = Tasks()
         self._drained = asyncio.Event()
         self._draining = False
         self._metrics = Metrics(CollectorRegistry())
@@ -112,7 +117,7 @@ class Server:
         )
         service = TritonService(self._pipeline, self._upstream, self._metrics)
         server.add_generic_rpc_handlers((service,))
-        health_pb2_grpc.add_HealthServicer_to_server(self._monitor.servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._monitor.health, server)
         add_reflection(server)
         return server
 
@@ -122,6 +127,28 @@ class Server:
         Raises:
             ConfigError: an address cannot be listened on.
         """
+        try:
+            await self._listen()
+        except ConfigError:
+            await self.stop()
+            raise
+        self._background.start(self._monitor.run())
+        if self._path is not None:
+            self._watcher = Watcher(
+                self._path,
+                self._config,
+                load=self._load,
+                apply=self._apply,
+                on_applied=self._metrics.config_loaded,
+                on_refused=self._metrics.config_reload_failed,
+            )
+            self._background.start(self._watcher.run())
+        else:
+            self._metrics.config_loaded(1)
+        log.info("listening on %s, upstream %s", self.address, self._config.upstream)
+        log.info("admin on %s", self.admin_address)
+
+    async def _listen(self) -> None:
         config = self._config
         try:
             port = self._server.add_insecure_port(config.listen)
@@ -134,29 +161,17 @@ class Server:
             self.admin_address = await self._admin.start(self._admin_at)
         except OSError as error:
             raise ConfigError(f"cannot listen on {self._admin_at} (admin): {error}") from error
-        self._tasks.start(self._monitor.run())
-        if self._path is not None:
-            self._watcher = Watcher(
-                self._path,
-                config,
-                load=self._load,
-                apply=self._apply,
-                on_applied=self._metrics.config_loaded,
-                on_refused=self._metrics.config_reload_failed,
-            )
-            self._tasks.start(self._watcher.run())
-        else:
-            self._metrics.config_loaded(1)
-        log.info("listening on %s, upstream %s", self.address, config.upstream)
-        log.info("admin on %s", self.admin_address)
 
     async def run(self) -> int:
-        """Serve until drained by signal or request; 0 when every request was finished."""
+        """Serve until drained by signal or request; returns the exit status, 0.
+
+        What a drain gave up on is in the log; the drain itself was orderly.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._begin_drain)
-        if self._watcher is not None:
-            loop.add_signal_handler(signal.SIGHUP, self._watcher.request)
+        # Also without a file to read again: the default action of SIGHUP is to end the process.
+        loop.add_signal_handler(signal.SIGHUP, self._request_reload)
         await self._drained.wait()
         return 0
 
@@ -166,12 +181,13 @@ class Server:
         if not self._draining:
             self._draining = True
             self._pipeline.draining = True
-            self._tasks.start(self._finish())
+            self._monitor.drain()
+            self._finishing.start(self._finish())
 
     async def _finish(self) -> None:
-        """NOT_SERVING, refuse new, finish what is in flight, stop."""
+        """Finish what is in flight, stop. NOT_SERVING and refusing new has begun already."""
         log.info("draining, %d in flight", self._pipeline.in_flight)
-        await self._monitor.drain()
+        end_s = time.monotonic() + self._config.drain_seconds
         # The listener stays open while requests are in flight: health checks must be answered,
         # and new requests told that this server is going.
         with contextlib.suppress(TimeoutError):
@@ -180,12 +196,15 @@ class Server:
         left = self._pipeline.in_flight
         if left:
             log.warning("gave up on %d requests after %g s", left, self._config.drain_seconds)
-        await self.stop()
+        # A request is out of the pipeline before its answer is out of the socket.
+        await self.stop(grace_s=max(_LEAST_GRACE_S, end_s - time.monotonic()))
         self._drained.set()
 
-    async def stop(self) -> None:
-        """Stop listening and release everything; requests in flight are cancelled."""
-        await self._server.stop(grace=0.2)
+    async def stop(self, *, grace_s: float = _LEAST_GRACE_S) -> None:
+        """Stop listening and release everything; what is in flight is cancelled after the grace."""
+        await self._background.stop()
+        self._monitor.health.close()
+        await self._server.stop(grace=grace_s)
         await self._pipeline.close()
         if self._batcher is not None:
             await self._batcher.close()
@@ -198,6 +217,12 @@ class Server:
     def _load(self) -> Config:
         assert self._path is not None  # noqa: S101 (the watcher exists only with a file)
         return configfile.load(self._path).model_copy(update=self._overrides)
+
+    def _request_reload(self) -> None:
+        if self._watcher is None:
+            log.warning("nothing to reload: started without a configuration file")
+        else:
+            self._watcher.request()
 
     async def _apply(self, config: Config) -> None:
         """Put a configuration in force as a whole, or raise ConfigError and change nothing."""

@@ -61,15 +61,17 @@ TABLE = {
         "proxy.service proxy.tasks proxy.upstream proxy.watcher grpc grpc_health "
         "prometheus_client"
     ),
-    "proxy.monitor": "proxy.defences proxy.errors proxy.pb proxy.rpc proxy.upstream grpc_health",
+    "proxy.monitor": (
+        "proxy.defences proxy.errors proxy.health proxy.pb proxy.rpc proxy.upstream google"
+    ),
     "proxy.defences": (
         "proxy.adapt proxy.config proxy.defence proxy.errors proxy.metrics proxy.pb "
         "proxy.rpc proxy.upstream +proxy.artifacts +proxy.scoring ~proxy.artifacts "
         "~proxy.scoring ~torch"
     ),
     "proxy.service": (
-        "proxy.config proxy.errors proxy.flow proxy.metrics proxy.pb proxy.pipeline "
-        "proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
+        "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb "
+        "proxy.pipeline proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
     ),
     "proxy.scoring": (
         "detectors detectors.base detectors.calibration proxy.adapt proxy.artifacts "
@@ -77,8 +79,8 @@ TABLE = {
         "purifiers numpy torch"
     ),
     "proxy.stream": (
-        "proxy.errors proxy.flow proxy.pipeline proxy.rpc proxy.status proxy.tasks "
-        "proxy.upstream proxy.wire grpc"
+        "proxy.errors proxy.flow proxy.headers proxy.pb proxy.pipeline proxy.rpc proxy.status "
+        "proxy.tasks proxy.upstream proxy.wire google grpc"
     ),
     "proxy.artifacts": "detectors.calibration proxy.config proxy.errors pydantic safetensors torch",
     "proxy.pipeline": (
@@ -103,6 +105,7 @@ TABLE = {
     "proxy.batcher": "proxy.errors",
     "proxy.configfile": "proxy.config proxy.errors pydantic yaml",
     "proxy.fields": "proxy.errors",
+    "proxy.headers": "proxy.upstream",
     "proxy.images": "proxy.errors PIL numpy",
     "proxy.model_metrics": "proxy.errors proxy.flow prometheus_client",
     "proxy.policy": "proxy.config proxy.flow",
@@ -117,6 +120,7 @@ TABLE = {
     "proxy.config": "pydantic",
     "proxy.errors": "",
     "proxy.flow": "",
+    "proxy.health": "grpc grpc_health",
     "proxy.rpc": "",
     "proxy.tasks": "",
     # detectors: evidence to scores, scores to thresholds; nothing but tensor maths
@@ -156,9 +160,9 @@ ONLY = {
     "torch": {"proxy.artifacts", "proxy.scoring", "proxy.tensors"},
     "grpc": {
         *("proxy.server", "proxy.service", "proxy.status", "proxy.stream", "proxy.upstream"),
-        "proxy.reflection",
+        *("proxy.health", "proxy.reflection"),
     },
-    "grpc_health": {"proxy.monitor", "proxy.reflection", "proxy.server"},
+    "grpc_health": {"proxy.health", "proxy.reflection", "proxy.server"},
     "grpc_reflection": {"proxy.reflection"},
     "prometheus_client": {"proxy.metrics", "proxy.model_metrics"},
     "aiohttp": {"proxy.admin", "proxy.supervisor"},
