@@ -52,6 +52,8 @@ class ModelSpec:
     may_be_stateful: bool
     """It may, for all that is known: an ensemble (its steps may), or a hidden configuration."""
     decoupled: bool
+    versions: tuple[str, ...]
+    """Those Triton serves."""
 
     @property
     def has_batch_axis(self) -> bool:
@@ -105,6 +107,7 @@ def resolve(
         stateful=config is not None and config.HasField("sequence_batching"),
         may_be_stateful=config is None or config.HasField("ensemble_scheduling"),
         decoupled=config is not None and config.model_transaction_policy.decoupled,
+        versions=tuple(metadata.versions),
     )
 
 

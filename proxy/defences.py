@@ -9,7 +9,7 @@ from proxy import rpc
 from proxy.adapt import ModelSpec, resolve
 from proxy.config import Config
 from proxy.defence import Defence
-from proxy.errors import ConfigError, ProxyError, UpstreamError
+from proxy.errors import ConfigError, UpstreamError
 from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
 from proxy.upstream import Upstream
@@ -93,7 +93,9 @@ class Defences:
                 defence.problem = ""
             except ConfigError as error:
                 defence.scorer = None
-                self._report(defence, str(error))
+                # What is only validated need not be an image.
+                if defence.wants_scoring:
+                    self._report(defence, str(error))
 
     def _report(self, defence: Defence, problem: str) -> None:
         if problem != defence.problem:
@@ -117,6 +119,11 @@ class Defences:
         assert self._device is not None  # noqa: S101 (set by _load)
         artifact = self._artifacts[defence.name]
         scorer = Scorer(spec, defence.model, artifact, self._device, defence.metrics.detector)
+        if scorer.provenance.model_version != ",".join(spec.versions):
+            log.warning(
+                "model %s was calibrated on version %s, Triton serves %s: calibrate again",
+                *(defence.name, scorer.provenance.model_version, ",".join(spec.versions)),
+            )
         for level, (threshold, fpr_upper) in scorer.threshold_bounds.items():
             defence.metrics.threshold(level, threshold, fpr_upper)
         return scorer
@@ -143,6 +150,8 @@ async def describe(
             timeout_s=_ASK_TIMEOUT_S,
         )
         config = pb.ModelConfigResponse.FromString(answer.data).config
-    except ProxyError as error:
+    except UpstreamError as error:
+        if error.code_name == "DEADLINE_EXCEEDED":
+            raise  # busy, not restricted: a guess without it could be worse than the last answer
         log.debug("no configuration of model %s: %s", model, error)
     return pb.ModelMetadataResponse.FromString(metadata.data), config

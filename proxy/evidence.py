@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from proxy.scoring import Scorer
 
 Output = npt.NDArray[np.float32]
+_Query = asyncio.Task[dict[str, Output]]
 
 _SCORE_TYPES = ("FP32", "FP16", "BF16", "FP64")
 _RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout")
@@ -115,35 +116,67 @@ class Gatherer:
             InvalidTensor: the tensor is not one the model's configuration allows.
             ProxyError: the client's own request failed upstream.
         """
-        visible = answer is not None and shows_output(request, spec)
-        asks = spec.can_query and scorer.needs_output
-        copies = asks and (bool(scorer.view_keys) or not visible)
-        glance = await self._look(flow, scorer, image, copies=copies, budget=budget)
-        query = None
-        if copies and len(glance.x):
-            wanted = dict(glance.copies)
-            if not visible:
-                wanted[IDENTITY] = bytes(image.data)
-            query = self._tasks.start(
+        if not (scorer.needs_output and shows_output(request, spec)):
+            answer = None
+        asks = scorer.needs_output and spec.can_query
+        copies = asks and bool(scorer.view_keys)
+        glance = await self._look(flow, scorer, spec, image, copies=copies, budget=budget)
+        if not len(glance.x):
+            return Findings((), glance)
+
+        def query(wanted: Mapping[str, Buffer]) -> _Query | None:
+            if not wanted:
+                return None
+            return self._tasks.start(
                 self._query(spec, request, image, wanted, timeout_s, metadata), quiet=True
             )
-        try:
-            output = None
-            if scorer.needs_output and visible and answer is not None:
-                output = read_output((await answer()).data, spec, len(glance.x))
-            views = await self._views(flow, query, budget) if query is not None else {}
-        finally:
-            if query is not None:
-                query.cancel()
-        case = Case(glance, views.pop(IDENTITY, output), views)
+
+        original = {IDENTITY: image.data} if asks else {}
+        case = await self._answers(flow, spec, glance, original, answer, query, budget)
         return Findings(await self._judge(flow, scorer, case, budget), glance)
 
+    async def _answers(
+        self,
+        flow: Flow,
+        spec: ModelSpec,
+        glance: Glance,
+        original: Mapping[str, Buffer],
+        answer: Callable[[], Awaitable[Answer]] | None,
+        query: Callable[[Mapping[str, Buffer]], _Query | None],
+        budget: Budget,
+    ) -> Case:
+        """The model's answer, its own or to a copy of ours, and its answers to the views."""
+        asked = query(glance.copies if answer is not None else {**glance.copies, **original})
+        try:
+            output = None
+            if answer is not None:
+                output = read_output((await answer()).data, spec, len(glance.x))
+            views = await self._views(flow, asked, budget)
+            output = views.pop(IDENTITY, output)
+            if output is None and original:
+                # The answer was not the plain one after all. To do without it would let clients
+                # choose which detectors look at them.
+                asked = query(original)
+                output = (await self._views(flow, asked, budget))[IDENTITY]
+        finally:
+            if asked is not None:
+                asked.cancel()
+        return Case(glance, output, views)
+
     async def _look(
-        self, flow: Flow, scorer: Scorer, image: Image, *, copies: bool, budget: Budget
+        self,
+        flow: Flow,
+        scorer: Scorer,
+        spec: ModelSpec,
+        image: Image,
+        *,
+        copies: bool,
+        budget: Budget,
     ) -> Glance:
         pixels = Pixels(image.data, image.shape, copies)
         size = scorer.samples(image.shape)
-        key = ("look", id(scorer), image.shape[1:], copies)
+        sample = image.shape[1:] if spec.has_batch_axis else image.shape
+        key = ("look", id(scorer), sample, copies)
         with budget.running(), timed(flow, "score"):
             glance, queued_s = await self._batcher.submit(
                 key, pixels, scorer.look, size=size, budget_s=budget.left_s
@@ -154,8 +187,6 @@ class Gatherer:
     async def _judge(
         self, flow: Flow, scorer: Scorer, case: Case, budget: Budget
     ) -> tuple[SampleVerdict, ...]:
-        if not len(case.glance.x):
-            return ()
         key = (
             "judge",
             id(scorer),
@@ -170,9 +201,9 @@ class Gatherer:
             _count_as_queued(flow, queued_s)
         return samples
 
-    async def _views(
-        self, flow: Flow, query: asyncio.Task[dict[str, Output]], budget: Budget
-    ) -> dict[str, Output]:
+    async def _views(self, flow: Flow, query: _Query | None, budget: Budget) -> dict[str, Output]:
+        if query is None:
+            return {}
         try:
             with budget.running(), timed(flow, "views"):
                 async with asyncio.timeout(budget.left_s):
@@ -191,7 +222,7 @@ class Gatherer:
         spec: ModelSpec,
         request: wire.InferRequest,
         image: Image,
-        copies: Mapping[str, bytes],
+        copies: Mapping[str, Buffer],
         timeout_s: float,
         metadata: Metadata | None,
     ) -> dict[str, Output]:
@@ -211,7 +242,12 @@ class Gatherer:
                 raise DetectorFailed("no_evidence", "the model's answer has no class scores")
             return dict(zip(group, np.split(output, len(group)), strict=True))
 
-        answers = await asyncio.gather(*(ask(group) for group in groups))
+        asked = [self._tasks.start(ask(group), quiet=True) for group in groups]
+        try:
+            answers = await asyncio.gather(*asked)
+        finally:
+            for task in asked:  # when one fails, nobody waits for the others
+                task.cancel()
         return {key: output for answer in answers for key, output in answer.items()}
 
 
@@ -222,15 +258,21 @@ def shows_output(request: wire.InferRequest, spec: ModelSpec) -> bool:
     requested = request.head.outputs
     if not requested:
         return True
-    for output in requested:
-        if output.name == spec.output:
-            hidden = ("classification", "shared_memory_region")
-            return not any(key in output.parameters for key in hidden)
-    return False
+    hidden = ("classification", "shared_memory_region")
+    # An output may be asked for twice, and the last wish counts: all of them must be plain.
+    plain = [
+        not any(key in output.parameters for key in hidden)
+        for output in requested
+        if output.name == spec.output
+    ]
+    return bool(plain) and all(plain)
 
 
 def read_output(data: bytes, spec: ModelSpec, samples: int) -> Output | None:
-    """The model's class scores, (samples, K) float32, K >= 2; None where the answer has none."""
+    """The model's class scores, (samples, K) float32, K >= 2; None where the answer has none.
+
+    Logits as they are; probabilities as their logarithms.
+    """
     try:
         response = wire.InferResponse.parse(data)
         for tensor in response.tensors:
@@ -238,15 +280,23 @@ def read_output(data: bytes, spec: ModelSpec, samples: int) -> Output | None:
                 rows = wire.as_numpy(tensor).astype(np.float32, copy=False).reshape(samples, -1)
                 # More axes than classes (a feature map, a segmentation) are no class scores.
                 axes = [d for d in tensor.shape[1 if spec.has_batch_axis else 0 :] if d != 1]
-                return rows if rows.shape[1] >= 2 and len(axes) == 1 else None
+                if rows.shape[1] < 2 or len(axes) != 1:
+                    return None
+                return _log(rows) if spec.output_kind == "probabilities" else rows
     except (InvalidRequest, ValueError):
         # Triton's answer is not what its own description says: no evidence in it.
         return None
     return None
 
 
+def _log(probabilities: Output) -> Output:
+    # The smallest float32 above 0 keeps the logarithm finite for a model that rounds to zero.
+    logs: Output = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    return logs
+
+
 def _copies_request(
-    spec: ModelSpec, request: wire.InferRequest, image: Image, copies: Sequence[bytes]
+    spec: ModelSpec, request: wire.InferRequest, image: Image, copies: Sequence[Buffer]
 ) -> bytes:
     """A request for the plain class scores of the copies, in one batch."""
     count = len(copies)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from proxy import policy, rpc, wire
 from proxy.audit import AuditLog
 from proxy.batcher import Batcher
-from proxy.case import Suspects
+from proxy.case import Splice, Suspects
 from proxy.config import Config, Model
 from proxy.defence import Defence
 from proxy.errors import (
@@ -130,7 +130,7 @@ class Pipeline:
             self._audit.record(flow)
 
     async def close(self) -> None:
-        """Stop work in the background, after giving observed requests the time they need."""
+        """Stop work in the background; observed requests not yet scored are dropped."""
         await self._observing.stop()
         await self._tasks.stop()
 
@@ -249,7 +249,7 @@ class Pipeline:
         )
         purified = await self._act(flow, defence, request, findings, budget)
         if purified is not None:
-            forward.replace(purified)
+            forward.replace(purified, timeout_s=self._timeout(flow))
         return await forward.start()
 
     async def _act(
@@ -289,15 +289,16 @@ class Pipeline:
         """
         try:
             findings = await self._gather(flow, defence, request, budget, metadata, answer)
-            if findings is None:
-                return None
-            flow.samples = findings.samples
-            if policy.has_failed(findings.samples):
-                raise DetectorFailed("non_finite")
-            return findings
         except (DetectorFailed, Overloaded) as failure:
             self._fail(flow, defence, failure)
             return None
+        if findings is not None:
+            flow.samples = findings.samples
+            if policy.has_failed(findings.samples):
+                # If this passes, the verdicts on the other samples still count: one sample that
+                # cannot be judged must not carry the rest of its batch through.
+                self._fail(flow, defence, DetectorFailed("non_finite"))
+        return findings
 
     def _fail(self, flow: Flow, defence: Defence, failure: DetectorFailed | Overloaded) -> None:
         """No verdict: count it, and let `on_failure` decide whether the request passes."""
@@ -322,6 +323,10 @@ class Pipeline:
         spec, scorer = defence.spec, defence.scorer
         if spec is None or scorer is None or self._gatherer is None:
             raise DetectorFailed("not_ready", defence.problem)
+        known = (spec.input, *spec.ignored_inputs)
+        if any(t.name not in known for t in request.tensors):
+            # Another version of the model may have other inputs, and look at these.
+            raise DetectorFailed("no_evidence", "an input that the configuration does not know")
         tensor = next((t for t in request.tensors if t.name == spec.input), None)
         if tensor is None:
             # Nothing to look at; a model that needs the tensor will say so itself.
@@ -360,6 +365,7 @@ class Pipeline:
         key = ("purify", id(scorer), tuple(findings.glance.x.shape[1:]))
         try:
             with budget.running(), timed(flow, "purify"):
+                change: Splice
                 change, _ = await self._batcher.submit(
                     key, item, scorer.purify, size=len(samples), budget_s=budget.left_s
                 )
@@ -428,7 +434,7 @@ class Pipeline:
             defence.metrics.detector_failure(aside.failure)
             aside.samples = aside.samples or (_NO_VERDICT,)
         except InvalidTensor:
-            defence.metrics.unscored("no_tensor")
+            defence.metrics.unscored("invalid_tensor")
         for stage, seconds in aside.stage_s.items():
             defence.metrics.stage(stage, seconds)
         self._record(aside)
@@ -467,11 +473,12 @@ class _Forward:
                 rpc.INFER.path, self._data, timeout_s=self._timeout_s, metadata=self._metadata
             )
 
-    def replace(self, data: bytes) -> None:
+    def replace(self, data: bytes, *, timeout_s: float) -> None:
         """Send this message instead; an answer to the old one is dropped."""
         self.abandon()
         self._task = None
         self._data = data
+        self._timeout_s = timeout_s
 
     def abandon(self) -> None:
         """Cancel the call if it is still under way."""
@@ -487,9 +494,14 @@ def uses_shared_memory(request: wire.InferRequest) -> bool:
 
 
 def is_in_sequence(request: wire.InferRequest, defence: Defence) -> bool:
-    """Whether the request belongs to a sequence whose state it changes."""
-    if defence.spec is not None and defence.spec.stateful:
-        return True
+    """Whether the request belongs to a sequence whose state it changes.
+
+    The client's word for it counts only where the model may keep state at all: a sequence is never
+    blocked, and calling anything a sequence would be a way past.
+    """
+    spec = defence.spec
+    if spec is not None and not spec.may_be_stateful:
+        return spec.stateful
     if "sequence_id" not in request.head.parameters:
         return False
     value = request.head.parameters["sequence_id"]

@@ -16,11 +16,11 @@ from torch import Tensor
 
 import detectors
 import purifiers
-from detectors.base import Detector, Evidence, Need
+from detectors.base import Detector, DetectorError, Evidence, Need
 from detectors.calibration import Calibration, CalibrationError
 from proxy import policy
 from proxy.adapt import ModelSpec
-from proxy.artifacts import Artifact
+from proxy.artifacts import Artifact, Provenance
 from proxy.case import Buffer, Case, Glance, Pixels, Splice, Suspects
 from proxy.config import Model
 from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
@@ -59,8 +59,10 @@ class Scorer:
         self._on_detector = on_detector
         self._calibration: Calibration = artifact.calibration
         self._detectors = build_detectors(model)
-        for detector in self._detectors:
-            detector.load_state(artifact.states.get(detector.name, {}), device)
+        check_evidence(spec, self._detectors)
+        self.provenance: Provenance = artifact.provenance
+        """Where the calibration came from."""
+        self._restore(artifact)
         self._purifier = purifiers.Chain(build_purifiers(model))
         self._views = {view.key: view for d in self._detectors for view in d.views}
         self._thresholds: dict[frozenset[str], float] = {}
@@ -164,6 +166,16 @@ class Scorer:
 
     # -- parts -----------------------------------------------------------------------------------
 
+    def _restore(self, artifact: Artifact) -> None:
+        for detector in self._detectors:
+            try:
+                detector.load_state(artifact.states.get(detector.name, {}), self._device)
+            except DetectorError as error:
+                raise ConfigError(
+                    f"models.{self._spec.model}: the calibration does not fit: {error}; "
+                    "calibrate again"
+                ) from error
+
     def _set_thresholds(self, fpr: float) -> None:
         for level, need in enumerate(_LEVELS):
             names = frozenset(d.name for d in self._detectors if _LEVELS.index(d.needs) <= level)
@@ -209,12 +221,8 @@ class Scorer:
         )
 
     def _answers(self, outputs: Sequence[npt.NDArray[np.float32]]) -> Tensor:
-        """(B, K) logits, or log-probabilities where the model returns probabilities."""
-        rows = torch.from_numpy(np.concatenate(outputs)).to(self._device)
-        if self._spec.output_kind == "probabilities":
-            # The smallest float32 above 0 keeps log finite for a model that rounds to zero.
-            rows = rows.clamp_min(torch.finfo(torch.float32).tiny).log()
-        return rows
+        """(B, K) on the device; the copy that concatenating makes is ours to write."""
+        return torch.from_numpy(np.concatenate(outputs)).to(self._device)
 
     def _purify_files(self, item: Suspects) -> Splice | Exception:
         files = self._codec.files(item.data)
@@ -234,6 +242,22 @@ def build_detectors(model: Model) -> tuple[Detector, ...]:
         return tuple(detectors.build(part.name, part.params) for part in model.detectors)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def check_evidence(spec: ModelSpec, parts: Sequence[Detector]) -> None:
+    """Raise ConfigError if detectors can never have the evidence they need from this model."""
+    asking = [d.name for d in parts if d.needs is not Need.INPUT]
+    if asking and spec.output is None:
+        raise ConfigError(
+            f"models.{spec.model}.output: kind is none, but {', '.join(asking)} need the model's "
+            "answer"
+        )
+    if asking and not spec.can_query:
+        raise ConfigError(
+            f"models.{spec.model}.detectors: a stateful or decoupled model cannot be asked about "
+            f"copies, and {', '.join(asking)} need its answers; use detectors that look at the "
+            "input only"
+        )
 
 
 def build_purifiers(model: Model) -> tuple[purifiers.Purifier, ...]:

@@ -64,6 +64,7 @@ def spec(
                 **{"batch_limit": 64, "max_batch": 64, "output_kind": "logits"},
                 **{"stateful": False, "may_be_stateful": False, "decoupled": False},
                 **{"has_batch_axis": True, "can_query": True, "ignored_inputs": ()},
+                "versions": ("1",),
             },
         ),
         (

@@ -38,6 +38,7 @@ SPEC = ModelSpec(
     stateful=False,
     may_be_stateful=False,
     decoupled=False,
+    versions=("1",),
 )
 FILES = replace(
     SPEC, datatype="BYTES", layout=None, shape=(-1, 1), encoded=True, size=(8, 6), max_pixels=400
