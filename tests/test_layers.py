@@ -37,7 +37,7 @@ TABLE = {
     ),
     "tuning.model_client": (
         "proxy.adapt proxy.errors proxy.evidence proxy.rpc proxy.tensors proxy.upstream "
-        "proxy.wire numpy torch"
+        "proxy.wire torch"
     ),
     "tuning.demo.traffic": (
         "proxy.rpc proxy.wire tuning.demo.digits art grpc numpy torch tritonclient"

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
-from detectors.calibration import Calibration, CalibrationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 
-from detectors import benign
-from detectors.base import Detector, Evidence, Need
+from detectors import benign, calibration
+from detectors.base import Detector, DetectorError, Evidence, Need
+from detectors.calibration import Calibration, CalibrationError
 from proxy import artifacts
 from proxy.adapt import ModelSpec, resolve
 from proxy.config import Config, Model
 from proxy.defences import describe
 from proxy.errors import ConfigError, ProxyError
-from proxy.scoring import build_detectors, pick_device
+from proxy.scoring import build_detectors, check_evidence, pick_device
 from proxy.upstream import Upstream
 from tuning import dataset
-from tuning.model_client import ModelClient
+from tuning.model_client import ModelClient, as_seen
 
 FIT_SHARE = 1 / 3
 """Share of the images detectors learn from; the rest sets the thresholds. Kept apart, since a
@@ -62,17 +64,12 @@ def run(
         ConfigError: nothing can be calibrated, or not to the wanted rate; says what to do.
     """
     console = console or Console(stderr=True)
-    model = config.models.get(name)
-    if model is None:
-        known = ", ".join(config.models) or "none"
-        raise ConfigError(f"no model {name!r} in the configuration (there: {known})")
-    if not model.detectors:
-        raise ConfigError(f"models.{name} lists no detectors, so there is nothing to calibrate")
+    model = _model(config, name)
     folder = out or model.calibration
     if folder is None:
         raise ConfigError("say where to write with --out DIR")
-    images = dataset.load(data)
     wanted = fpr if fpr is not None else model.fpr
+    images = _images(data, wanted)
     result, version = asyncio.run(_calibrate(config, name, model, images.x, seed, console))
     _report(console, result, wanted, len(images.x))
     artifacts.save(
@@ -91,6 +88,46 @@ def run(
     )
     console.print(f"written to {folder}")
     return 0
+
+
+def _model(config: Config, name: str) -> Model:
+    model = config.models.get(name)
+    if model is None:
+        known = ", ".join(config.models) or "none"
+        raise ConfigError(f"no model {name!r} in the configuration (there: {known})")
+    if not model.detectors:
+        raise ConfigError(f"models.{name} lists no detectors, so there is nothing to calibrate")
+    return model
+
+
+def _images(data: Path, fpr: float) -> dataset.Dataset:
+    needed = images_needed(fpr)
+    images = dataset.load(data)
+    if len(images.x) < needed:
+        raise ConfigError(
+            f"{data} has {len(images.x)} images; a false-positive rate of {fpr:g} needs at "
+            f"least {needed}"
+        )
+    return images
+
+
+def images_needed(fpr: float) -> int:
+    """Fewest images a threshold at this false-positive rate takes, after both splits.
+
+    Raises:
+        ConfigError: it is not a rate.
+    """
+    if not 0 < fpr < 1:
+        raise ConfigError(f"the false-positive rate must be between 0 and 1, not {fpr:g}")
+    held = math.ceil(1 / fpr - 1e-9) - 1
+    images = held
+    while _rest(_rest(images, FIT_SHARE), calibration.FIT_SHARE) < held:
+        images += 1
+    return images
+
+
+def _rest(count: int, share: float) -> int:
+    return count - round(count * share)
 
 
 async def _calibrate(
@@ -134,16 +171,18 @@ async def calibrate(
     """
     device = pick_device("auto")
     parts = build_detectors(model)
+    check_evidence(spec, parts)
     client = ModelClient(upstream, spec) if any(d.needs is not Need.INPUT for d in parts) else None
     generator = torch.Generator().manual_seed(seed)
     x = x[torch.randperm(len(x), generator=generator)]
     cut = round(len(x) * FIT_SHARE)
     with _progress(console) as progress:
-        fit = await _evidence(x[:cut], parts, client, generator, progress, "asking (fit)")
-        rest = await _evidence(x[cut:], parts, client, generator, progress, "asking (threshold)")
+        ask = partial(_evidence, spec, parts, client, generator, progress)
+        fit = await ask(x[:cut], "asking (fit)")
+        rest = await ask(x[cut:], "asking (threshold)")
         scored = progress.add_task("scoring", total=len(parts) * (1 + len(rest)))
         for detector in parts:
-            detector.fit({group: _on(e, device) for group, e in fit.items()})
+            _fit(detector, {group: _on(e, device) for group, e in fit.items()})
             progress.advance(scored)
         scores: dict[str, dict[str, Tensor]] = {}
         for group, evidence in rest.items():
@@ -153,22 +192,35 @@ async def calibrate(
                 progress.advance(scored)
     levels = _levels(parts)
     try:
-        calibration = Calibration.fit(scores, list(levels.values()))
+        fused = Calibration.fit(scores, list(levels.values()))
     except CalibrationError as error:
         raise ConfigError(str(error)) from error
-    return Result(calibration, parts, levels)
+    return Result(fused, parts, levels)
+
+
+def _fit(detector: Detector, groups: Groups) -> None:
+    try:
+        detector.fit(groups)
+    except DetectorError as error:
+        raise ConfigError(
+            f"{detector.name} cannot be fitted: {error} (a third of the images is for fitting: it "
+            "takes three times as many)"
+        ) from error
 
 
 async def _evidence(
-    x: Tensor,
+    spec: ModelSpec,
     parts: Sequence[Detector],
     client: ModelClient | None,
     generator: torch.Generator,
     progress: Progress,
+    x: Tensor,
     title: str,
 ) -> dict[str, Evidence]:
-    """Evidence for the images and each benign variation of them."""
-    groups = benign.variations(x, generator)
+    """Evidence for the images and each benign variation of them, as the proxy will see them."""
+    groups = {
+        name: as_seen(spec, images) for name, images in benign.variations(x, generator).items()
+    }
     views = {view.key: view for d in parts for view in d.views}
     asked = 0 if client is None else sum(len(g) for g in groups.values()) * (1 + len(views))
     task = progress.add_task(title, total=asked or len(groups))
@@ -178,15 +230,14 @@ async def _evidence(
             evidence[group] = Evidence(images)
             progress.advance(task)
             continue
-        seen = client.as_seen(images)
 
         async def ask(batch: Tensor, asks: ModelClient = client) -> Tensor:
             return await asks.answers(batch, lambda n: progress.advance(task, n))
 
         evidence[group] = Evidence(
-            seen,
-            await ask(seen),
-            {key: await ask(view.purify(seen)) for key, view in views.items()},
+            images,
+            await ask(images),
+            {key: await ask(view.purify(images)) for key, view in views.items()},
         )
     return evidence
 

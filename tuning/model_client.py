@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from proxy import rpc, wire
 from proxy.adapt import ModelSpec
-from proxy.errors import ConfigError
+from proxy.errors import ConfigError, InvalidTensor
 from proxy.evidence import read_output
 from proxy.tensors import PixelCodec
 from proxy.upstream import Upstream
@@ -59,18 +58,12 @@ class ModelClient:
 
         return torch.cat(await asyncio.gather(*(ask(chunk) for chunk in x.split(size))))
 
-    def as_seen(self, x: Tensor) -> Tensor:
-        """The images as the model sees them: rounded by the wire's datatype."""
-        if self._spec.encoded:
-            return x
-        return self._codec.decode(self._codec.encode(x), self._shape(x))
-
     async def _ask(self, x: Tensor) -> Tensor:
         spec = self._spec
         data = wire.build_infer_request(
             spec.model,
             "",
-            [(spec.input, spec.datatype, self._shape(x), self._codec.encode(x))],
+            [(spec.input, spec.datatype, _shape(spec, x), self._codec.encode(x))],
             [spec.output or ""],
         )
         answer = await self._upstream.call(rpc.INFER.path, data, timeout_s=_TIMEOUT_S)
@@ -80,16 +73,27 @@ class ModelClient:
                 f"models.{spec.model}.output: {spec.output} holds no class scores "
                 "(batch, classes >= 2) as floating point; name another output or set kind: none"
             )
-        return torch.from_numpy(np.ascontiguousarray(output))
+        return torch.from_numpy(output.copy())  # a view of the message is read-only
 
-    def _shape(self, x: Tensor) -> tuple[int, ...]:
-        batch, channels, height, width = x.shape
-        if self._spec.encoded:
-            return (batch,) + (1,) * (len(self._spec.shape) - 1)
-        full = {
-            "NCHW": (batch, channels, height, width),
-            "NHWC": (batch, height, width, channels),
-            "CHW": (channels, height, width),
-            "HWC": (height, width, channels),
-        }
-        return full[self._spec.layout or "NCHW"]
+
+def as_seen(spec: ModelSpec, x: Tensor) -> Tensor:
+    """The images as the proxy will read them: rounded by the wire's datatype, files resized.
+
+    Raises:
+        ConfigError: they do not fit the model's input.
+    """
+    codec = PixelCodec(spec)
+    chunks = x.split(min(spec.batch_limit, _BATCH))
+    try:
+        return torch.cat([codec.decode(codec.encode(c), _shape(spec, c)) for c in chunks])
+    except InvalidTensor as error:
+        raise ConfigError(f"the images do not fit model {spec.model}: {error}") from error
+
+
+def _shape(spec: ModelSpec, x: Tensor) -> tuple[int, ...]:
+    """The wire shape of images (B, C, H, W); B is 1 where the layout has no batch axis."""
+    batch, channels, height, width = x.shape
+    if spec.encoded:
+        return (batch,) + (1,) * (len(spec.shape) - 1)
+    sizes = {"N": batch, "C": channels, "H": height, "W": width}
+    return tuple(sizes[axis] for axis in spec.layout or "NCHW")

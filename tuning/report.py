@@ -6,6 +6,7 @@ import json
 
 from prometheus_client import CollectorRegistry
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import detectors
@@ -52,7 +53,9 @@ async def print_policy(config: Config) -> int:
         await defences.refresh(upstream)
         answers = True
     except ProxyError as error:
-        console.print(f"Triton at {config.upstream}: {error}. Models are shown as configured.")
+        console.print(
+            f"Triton at {config.upstream}: {escape(str(error))}. Models are shown as configured."
+        )
         answers = False
     finally:
         await upstream.close()
@@ -94,11 +97,13 @@ def _print_model(console: Console, defence: Defence) -> None:
         return
     table = Table(show_header=False, title=f"Model {defence.name}", title_justify="left")
     if defence.problem:
-        table.add_row("[red]problem[/red]", defence.problem)
+        table.add_row("[red]problem[/red]", escape(defence.problem))
     if spec is not None:
         layout = "encoded JPEG/PNG" if spec.encoded else str(spec.layout)
         low, high = (", ".join(f"{v:.4g}" for v in ends) for ends in (spec.low, spec.high))
-        table.add_row("input", f"{spec.input} {spec.datatype} {list(spec.shape)}, {layout}")
+        shape = escape(str(list(spec.shape)))
+        table.add_row("input", f"{spec.input} {spec.datatype} {shape}, {layout}")
+        table.add_row("versions served", ", ".join(spec.versions))
         table.add_row("pixel 0 .. 1 on the wire", f"{low} .. {high}")
         table.add_row("output", f"{spec.output} ({spec.output_kind})")
         table.add_row("largest query", f"{spec.batch_limit} samples")
@@ -111,6 +116,11 @@ def _print_model(console: Console, defence: Defence) -> None:
     table.add_row("detectors", ", ".join(p.name for p in model.detectors) or "none")
     table.add_row("purifiers", ", ".join(p.name for p in model.purifiers) or "none")
     if defence.scorer is not None:
+        source = defence.scorer.provenance
+        table.add_row(
+            "calibrated",
+            f"{source.date} on {source.samples} images, model version {source.model_version}",
+        )
         for level, (threshold, upper) in defence.scorer.threshold_bounds.items():
             table.add_row(
                 f"threshold ({level})",
