@@ -161,6 +161,10 @@ def measure_all(
     """Every case at every size and concurrency, once a round."""
     for tensor in TENSORS:
         write_requests(analyzer.folder / f"{tensor.model}.json", tensor.side, IMAGES)
+    # The first passes of torch and of each batch size are many times dearer than any later one.
+    for case in (cases[name] for name in cases if name in MODES):
+        for tensor in TENSORS:
+            measure(case, triton, analyzer, tensor, max(CONCURRENCIES))
     keys = [(n, t.name, c) for t in TENSORS for c in CONCURRENCIES for n in cases]
     samples: dict[Key, list[Sample]] = {key: [] for key in keys}
     tensors = {tensor.name: tensor for tensor in TENSORS}
