@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_args(arguments)
     logging.basicConfig(
-        level=os.environ.get("BREAKWATER_LOG", "INFO").upper(),
+        level=os.environ.get("BREAKWATER_LOG", options.log_level).upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
@@ -102,7 +102,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--worker-index", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--worker-dir", type=Path, help=argparse.SUPPRESS)
-    parser.set_defaults(run=_serve)
+    parser.set_defaults(run=_serve, log_level="INFO")
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +118,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="where to write (default: the config's calibration)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the benign variations")
-    parser.set_defaults(run=_calibrate)
+    parser.set_defaults(run=_calibrate, log_level="WARNING")
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +127,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--list", action="store_true", help="print detectors and purifiers and exit"
     )
-    parser.set_defaults(run=_check)
+    parser.set_defaults(run=_check, log_level="ERROR")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +136,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--keep", action="store_true", help="leave everything running")
-    parser.set_defaults(run=_demo)
+    parser.set_defaults(run=_demo, log_level="WARNING")
 
 
 def _positive(text: str) -> int:
