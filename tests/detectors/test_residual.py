@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -62,3 +64,18 @@ def test_colour_noise_is_seen_where_its_luma_is_silent() -> None:
     chroma = torch.cat((noise, torch.zeros_like(noise), -noise), dim=1)  # mean over channels 0
     scores = detector.score(Evidence((x + chroma).clamp(0, 1)))
     assert scores.median() > max(s.quantile(0.95) for s in held.values())
+
+
+@pytest.mark.data
+def test_holds_its_rate_on_photographs(data_dir: Path) -> None:
+    from loadtests.cifar import load_images
+
+    x, _ = load_images(data_dir, "test", 900)
+    generator = torch.Generator().manual_seed(1)
+    fit, calibrate, fresh = (variations(part, generator) for part in x.split(300))
+    detector = Residual()
+    detector.fit({group: Evidence(images) for group, images in fit.items()})
+    thresholds = [detector.score(Evidence(images)).quantile(0.95) for images in calibrate.values()]
+    for group, images in fresh.items():
+        flagged = (detector.score(Evidence(images)) > max(thresholds)).float().mean()
+        assert flagged <= 0.1, group  # 0.05 and four standard errors of 300 against 300
