@@ -46,3 +46,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+
+
+@pytest.fixture(scope="session")
+def calibrations(triton: EmbeddedTriton, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a calibration for every model of `tests.defended.MODELS`."""
+    import numpy as np  # with torch behind it, and only these tests need them
+    from rich.console import Console
+
+    from proxy.config import Config
+    from tests.defended import MODELS, benign
+    from tuning.calibrate import run
+
+    folder = tmp_path_factory.mktemp("calibrations")
+    data = folder / "benign.npz"
+    np.savez(data, x=benign(150, seed=1))
+    models = {
+        name: {**fields, "calibration": folder / name, "fpr": 0.05}
+        for name, fields in MODELS.items()
+    }
+    config = Config.model_validate({"upstream": triton.grpc_address, "models": models})
+    with (folder / "calibrate.log").open("w") as log:
+        for name in models:
+            run(config, name, data, console=Console(file=log))
+    return folder
