@@ -54,7 +54,7 @@ class Sizes:
     attack: int
 
 
-FULL = Sizes(fit=400, calibrate=1000, benign=600, attack=100)
+FULL = Sizes(fit=400, calibrate=800, benign=500, attack=100)
 QUICK = Sizes(fit=150, calibrate=300, benign=150, attack=40)
 
 
