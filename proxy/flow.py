@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +23,11 @@ class Action(StrEnum):
     FLAG = "flag"
     PURIFY = "purify"
     BLOCK = "block"
+
+
+def new_request_id() -> str:
+    """A name no other request has, not a secret: 128 random bits, in hexadecimal."""
+    return f"{random.getrandbits(128):032x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,8 @@ class Flow:
     action: Action = Action.NONE
     failure: str = ""
     """Why no verdict was reached (a DetectorFailed reason), if so."""
+    unscored: str = ""
+    """Why the request was passed without being scored, if that was so."""
     outcome: str = ""
     """`ok`, or the `kind` of the error the request ended with."""
     annotations: tuple[tuple[str, str], ...] = ()

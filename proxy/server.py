@@ -46,6 +46,7 @@ _KEEPALIVE = (
     ("grpc.http2.max_ping_strikes", 2),
 )
 
+_COUNT_S = 0.5
 _LEAST_GRACE_S = 0.2
 """What calls in progress get to end when the server stops, seconds."""
 
@@ -249,6 +250,12 @@ class Server:
         self._metrics.batch(samples)
         self._metrics.queue_depth(waiting)
 
+    async def _count(self) -> None:
+        """Keep the metrics current between scrapes, for whoever reads a worker's files."""
+        while True:
+            await asyncio.sleep(_COUNT_S)
+            self._pipeline.flush()
+
     # -- AdminTarget -----------------------------------------------------------------------------
 
     async def status(self) -> Status:
@@ -270,4 +277,5 @@ class Server:
 
     async def metrics(self) -> tuple[str, bytes]:
         """One scrape."""
+        self._pipeline.flush()
         return self._metrics.exposition()

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import NoReturn
 
@@ -15,7 +14,7 @@ import grpc
 from proxy import rpc
 from proxy.config import Config
 from proxy.errors import DeadlineExceeded, Overloaded, ProxyError, RpcRefused, UpstreamError
-from proxy.flow import Flow
+from proxy.flow import Flow, new_request_id
 from proxy.headers import to_client, to_upstream
 from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
@@ -197,7 +196,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         now = time.monotonic()
         left_s = context.time_remaining()
         return Flow(
-            request_id=uuid.uuid4().hex,
+            request_id=new_request_id(),
             arrival_s=now,
             deadline_s=None if left_s is None else now + left_s,
             principal=self._principal(context),
