@@ -143,6 +143,8 @@ class RecordingUpstream(Upstream):
         """Kinds of calls that wait before they are made until `release`."""
         self.failing: dict[str, Exception] = {}
         """Kinds of calls that fail in this way, after `release` if they are also held."""
+        self.failing_once: dict[str, Exception] = {}
+        """Kinds of calls of which the next one fails at once."""
         self.blank: set[str] = set()
         """Kinds of calls that the model answers with an empty message."""
         self._arrived = asyncio.Condition()
@@ -158,6 +160,8 @@ class RecordingUpstream(Upstream):
         self.metadata.append(metadata)
         async with self._arrived:
             self._arrived.notify_all()
+        if kind in self.failing_once:
+            raise self.failing_once.pop(kind)
         try:
             if kind in self.held:
                 await self._released.wait()
@@ -226,6 +230,7 @@ class Defended:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples with at least these labels."""
+        self.pipeline.flush()
         return sum(
             sample.value
             for family in self.registry.collect()

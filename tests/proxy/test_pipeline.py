@@ -678,6 +678,7 @@ async def test_streams_in_other_modes(opened: Opener) -> None:
         assert d.metric("samples_total", verdict="suspicious") == 1
         other = request("digits_like_fp16", MIXED)
         assert await stream_message(d, other) == other.SerializeToString()
+        d.pipeline.finish(d.flow, "ok")
         assert d.metric("unscored_total", model="other", reason="unlisted_model") == 1
 
 
