@@ -66,7 +66,7 @@ TABLE = {
     ),
     "proxy.defences": (
         "proxy.adapt proxy.config proxy.defence proxy.errors proxy.metrics proxy.pb "
-        "proxy.rpc proxy.upstream +proxy.artifacts +proxy.scoring ~proxy.artifacts "
+        "proxy.rpc proxy.upstream +proxy.artifacts +proxy.scoring +torch ~proxy.artifacts "
         "~proxy.scoring ~torch"
     ),
     "proxy.service": (
