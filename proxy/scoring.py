@@ -63,7 +63,8 @@ class Scorer:
         self.provenance: Provenance = artifact.provenance
         """Where the calibration came from."""
         self._restore(artifact)
-        self._purifier = purifiers.Chain(build_purifiers(model))
+        chain = build_purifiers(model)
+        self._purifier = purifiers.Chain(chain) if chain else None
         self._views = {view.key: view for d in self._detectors for view in d.views}
         self._thresholds: dict[frozenset[str], float] = {}
         self.threshold_bounds: dict[str, tuple[float, float]] = {}
@@ -148,7 +149,7 @@ class Scorer:
         if self._spec.encoded:
             return [self._purify_files(item) for item in items]
         chosen = [item.glance.x[list(item.samples)] for item in items]
-        clean = self._purifier.purify(torch.cat(chosen)).cpu()
+        clean = self._purified(torch.cat(chosen))
         results: list[Splice | Exception] = []
         at = 0
         for item in items:
@@ -224,13 +225,15 @@ class Scorer:
         """(B, K) on the device; the copy that concatenating makes is ours to write."""
         return torch.from_numpy(np.concatenate(outputs)).to(self._device)
 
+    def _purified(self, x: Tensor) -> Tensor:
+        assert self._purifier is not None  # noqa: S101 (the configuration demands one to purify)
+        return self._purifier.purify(x.to(self._device)).cpu()
+
     def _purify_files(self, item: Suspects) -> Splice | Exception:
         files = self._codec.files(item.data)
         for sample in item.samples:
             try:
-                files[sample] = self._codec.edit_file(
-                    files[sample], lambda x: self._purifier.purify(x.to(self._device)).cpu()
-                )
+                files[sample] = self._codec.edit_file(files[sample], self._purified)
             except InvalidTensor as error:
                 return error
         return self._codec.frame(files)
