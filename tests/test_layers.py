@@ -182,6 +182,10 @@ LAZY = {"proxy.cli", "proxy.defences"}
 
 # Sources whose tests are in another file than their mirror.
 TESTED_IN = {
+    "tuning.demo.digits": "tests/tuning/demo/test_story.py",
+    "tuning.demo.picture": "tests/tuning/demo/test_story.py",
+    "tuning.demo.sidecar": "tests/tuning/demo/test_story.py",
+    "tuning.demo.traffic": "tests/tuning/demo/test_story.py",
     "proxy.__main__": "tests/proxy/test_cli.py",
     "purifiers.base": "tests/purifiers/test_registry.py",
     "purifiers.chain": "tests/purifiers/test_registry.py",
