@@ -1,0 +1,236 @@
+"""`breakwater calibrate` from the command line to a calibration that is used."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from proxy import artifacts, configfile
+from proxy.cli import main
+from proxy.errors import ConfigError
+from proxy.scoring import Scorer
+from tests.defended import MODELS, benign
+from tests.proxy.test_tensors import SPEC
+from tuning.calibrate import images_needed
+from tuning.triton import EmbeddedTriton
+
+pytestmark = pytest.mark.triton
+
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    file = tmp_path / "benign.npz"
+    np.savez(file, x=benign(150, seed=2))
+    return file
+
+
+@pytest.fixture
+def config_file(triton: EmbeddedTriton, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a configuration of models: the fields of `tests.defended` and those given."""
+
+    def write(models: dict[str, dict[str, Any]], **settings: Any) -> Path:
+        listed = {
+            name: {**MODELS.get(name, {}), "calibration": f"calibrated/{name}", "fpr": 0.05}
+            | fields
+            for name, fields in models.items()
+        }
+        content = {"upstream": triton.grpc_address, "models": listed, **settings}
+        file = tmp_path / "breakwater.yaml"
+        file.write_text(yaml.safe_dump(json.loads(json.dumps(content))))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def calibrate(config_file: Callable[..., Path], data: Path) -> Command:
+    """Runs the command on a model; the exit status."""
+
+    def command(name: str, *options: str, file: Path = data, **fields: Any) -> int:
+        config = config_file({name: fields})
+        words = ["calibrate", "--config", config, "--model", name, "--data", file, *options]
+        return main([str(word) for word in words])
+
+    return command
+
+
+def test_from_the_command_line_to_a_scorer(
+    calibrate: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert calibrate("digits_like") == 0
+    told = capsys.readouterr().err
+    assert "written to" in told
+    for level in ("input", "output", "views"):
+        assert level in told
+    config = configfile.load(tmp_path / "breakwater.yaml")
+    model = config.models["digits_like"]
+    assert model.calibration == tmp_path / "calibrated" / "digits_like"
+    found = artifacts.load(model.calibration, "digits_like", model, torch.device("cpu"))
+    assert found.provenance.samples == 150
+    assert found.provenance.model_version == "1"
+    assert found.provenance.groups[0] == "clean"
+    assert len(found.provenance.groups) > 5
+    scorer = Scorer(SPEC, model, found, torch.device("cpu"), lambda name, seconds: None)
+    assert set(scorer.threshold_bounds) == {"input", "output", "views"}
+
+
+def test_the_same_seed_gives_the_same_numbers(calibrate: Command, tmp_path: Path) -> None:
+    parts = [{"name": "residual"}]
+    blobs = []
+    for folder, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        out = tmp_path / folder
+        assert calibrate("digits_like", "--out", str(out), "--seed", seed, detectors=parts) == 0
+        blobs.append((out / artifacts.TENSOR_FILE).read_bytes())
+    assert blobs[0] == blobs[1] != blobs[2]
+
+
+def test_thresholds_hold_on_fresh_benign_images(calibrations: Path) -> None:
+    model = {**MODELS["digits_like"], "calibration": calibrations / "digits_like", "fpr": 0.05}
+    config = configfile.Config.model_validate({"models": {"digits_like": model}})
+    found = artifacts.load(
+        calibrations / "digits_like",
+        "digits_like",
+        config.models["digits_like"],
+        torch.device("cpu"),
+    )
+    names = [frozenset(names) for names in found.calibration.sets]
+    assert frozenset({"residual"}) in names
+    for members in names:
+        threshold = found.calibration.threshold(members, 0.05)
+        assert threshold.fpr_upper < 0.15
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        (
+            100,
+            ("--fpr", "0.01"),
+            "has 100 images; a false-positive rate of 0.01 needs at least 222",
+        ),
+        (41, (), "has 41 images; a false-positive rate of 0.05 needs at least 42"),
+        (60, (), "residual cannot be fitted: .*it takes three times as many"),
+        (150, ("--fpr", "0"), "must be between 0 and 1"),
+        (150, ("--fpr", "1"), "must be between 0 and 1"),
+    ],
+)
+def test_too_few_images_are_told_with_the_number(
+    calibrate: Command,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    images: int,
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    file = tmp_path / "few.npz"
+    np.savez(file, x=benign(images, seed=2))
+    assert calibrate("digits_like_fp16", *options, file=file) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "calibrated").exists()
+
+
+def test_too_few_for_any_threshold(
+    calibrate: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "few.npz"
+    np.savez(file, x=benign(30, seed=2))
+    energy = [{"name": "energy"}]
+    assert calibrate("digits_like", "--fpr", "0.2", file=file, detectors=energy) == 2
+    assert "needs 30 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fpr", [0.5, 0.1, 0.05, 0.01])
+def test_the_number_told_is_the_least_that_works(fpr: float) -> None:
+    def held(images: int) -> int:
+        rest = images - round(images / 3)
+        return rest - round(rest / 3)
+
+    needed = images_needed(fpr)
+    assert held(needed) >= round(1 / fpr) - 1
+    assert held(needed - 1) < round(1 / fpr) - 1 or needed == 1
+
+
+@pytest.mark.parametrize("fpr", [-1.0, 0.0, 1.0, float("nan")])
+def test_a_rate_is_between_0_and_1(fpr: float) -> None:
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        images_needed(fpr)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("digits_like", {"detectors": []}, "lists no detectors, so there is nothing to calibrate"),
+        ("absent", {"detectors": [{"name": "energy"}]}, "the model absent cannot be asked at"),
+        ("digits_like", {"output": {"kind": "none"}}, "kind is none, but margin"),
+        ("digits_like", {"inputs": [{"layout": "NHWC"}]}, "has 32 channels"),
+        (
+            "sequence_sum",
+            {"detectors": [{"name": "residual"}, {"name": "energy"}]},
+            "stateful or decoupled model cannot be asked",
+        ),
+        (
+            "slow",
+            {
+                "detectors": [{"name": "energy"}],
+                "inputs": [{"name": "image"}, {"name": "delay_ms", "inspect": False}],
+            },
+            "slow takes delay_ms besides the image",
+        ),
+        ("failing", {"detectors": [{"name": "energy"}], "inputs": [{"layout": "NCHW"}]}, "says no"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_told(
+    calibrate: Command,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    fields: dict[str, Any],
+    message: str,
+) -> None:
+    assert calibrate(name, **fields) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_images_the_model_does_not_take(
+    calibrate: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "grey.npz"
+    np.savez(file, x=benign(150, seed=2)[:, :1])
+    assert calibrate("digits_like", file=file) == 2
+    assert "the images do not fit model digits_like" in capsys.readouterr().err
+
+
+def test_words_that_are_missing(
+    config_file: Callable[..., Path], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(config_file({"digits_like": {}}))
+    assert main(["calibrate", "--model", "digits_like", "--data", str(data)]) == 2
+    assert "calibrate needs --config FILE" in capsys.readouterr().err
+    assert main(["calibrate", "--config", config, "--model", "other", "--data", str(data)]) == 2
+    assert "no model 'other' in the configuration (there: digits_like)" in capsys.readouterr().err
+
+
+def test_a_triton_that_is_not_there(calibrate: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert calibrate("digits_like", "--upstream", "127.0.0.1:1") == 2
+    assert "is Triton running there?" in capsys.readouterr().err
+
+
+def test_serving_refuses_what_was_calibrated_for_something_else(
+    calibrate: Command, config_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert calibrate("digits_like_fp16") == 0
+    changed = {"digits_like_fp16": {"detectors": [{"name": "energy"}]}}
+    options = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    assert main(["serve", "--config", str(config_file(changed)), *options]) == 2
+    told = capsys.readouterr().err
+    assert "it is stale: `detectors` of model digits_like_fp16" in told
+    assert "Run `breakwater calibrate --config FILE --model digits_like_fp16" in told

@@ -1,0 +1,135 @@
+"""`breakwater check`: what would be enforced, and the exit status that says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from detectors import DETECTORS
+from proxy.cli import main
+from purifiers import PURIFIERS
+from tests.defended import settings_of
+from tuning.triton import EmbeddedTriton
+
+pytestmark = pytest.mark.triton
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def check(triton: EmbeddedTriton, tmp_path: Path) -> Callable[..., int]:
+    """Runs the command on a configuration; the exit status."""
+
+    def command(models: dict[str, Any], **settings: Any) -> int:
+        content = {"upstream": triton.grpc_address, "models": models, **settings}
+        file = tmp_path / "breakwater.yaml"
+        file.write_text(yaml.safe_dump(json.loads(json.dumps(content, default=str))))
+        return main(["check", "--config", str(file)])
+
+    return command
+
+
+def rows(text: str) -> dict[str, str]:
+    """The cells of all two-column tables printed."""
+    cells = [[c.strip() for c in line.strip("│┃ ").split("│")] for line in text.splitlines()]
+    return {row[0]: row[1] for row in cells if len(row) == 2}
+
+
+def test_the_schema_is_the_one_in_the_repository(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--schema"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((CHECKOUT / "deploy" / "config.schema.json").read_text())
+
+
+def test_every_part_is_listed_with_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--list"]) == 0
+    printed = rows(capsys.readouterr().out)
+    assert set(printed) == {*DETECTORS, *PURIFIERS}
+    assert all(printed.values())
+
+
+def test_without_a_file_it_is_a_pass_through(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--upstream", "127.0.0.1:1"]) == 0
+    printed = capsys.readouterr().out
+    assert "no models configured: a hardened pass-through" in printed
+    assert rows(printed)["RPC groups allowed"] == "health, inference, metadata"
+
+
+def test_without_triton_it_is_shown_as_configured(
+    check: Callable[..., int], calibrations: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = settings_of(calibrations, {"digits_like": {}})
+    assert check(models, upstream="127.0.0.1:1") == 0
+    printed = capsys.readouterr().out
+    assert "Triton at 127.0.0.1:1: the model server cannot be reached" in printed
+    assert "versions served" not in rows(printed)
+    assert rows(printed)["budget"] == "10000 ms, then fail open"
+
+
+def test_a_defended_model_is_shown_as_triton_completes_it(
+    check: Callable[..., int], calibrations: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = settings_of(calibrations, {"digits_like": {"action": "purify"}})
+    assert check(models, unlisted_models="refuse", rpc={"allow": ["trace"]}) == 0
+    shown = rows(capsys.readouterr().out)
+    assert shown["input"] == "image FP32 [-1, 3, 32, 32], NCHW"
+    assert shown["pixel 0 .. 1 on the wire"] == "0 .. 1"
+    assert shown["output"] == "logits (logits)"
+    assert shown["largest query"] == "64 samples"
+    assert shown["versions served"] == "1"
+    assert shown["mode"] == "enforce, purify"
+    assert shown["detectors"] == "residual, margin, energy, feature_squeezing"
+    assert shown["purifiers"] == "median"
+    assert shown["unlisted models"] == "refuse"
+    assert "trace" in shown["RPC groups allowed"]
+    assert "on 150 images, model version 1" in shown["calibrated"]
+    for level in ("input", "output", "views"):
+        assert "for 5.00% false positives (at most" in shown[f"threshold ({level})"]
+
+
+def test_stateful_decoupled_and_encoded_models(
+    check: Callable[..., int], calibrations: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = settings_of(calibrations, {"sequence_sum": {}, "repeat": {"mode": "observe"}})
+    assert check(models) == 0
+    printed = capsys.readouterr().out
+    assert "stateful: scored on the input only" in printed
+    assert "decoupled: scored on the input only" in printed
+    assert "observe" in printed
+    assert check(settings_of(calibrations, {"encoded": {}})) == 0
+    assert "image BYTES [-1, 1], encoded JPEG/PNG" in capsys.readouterr().out
+
+
+def test_what_triton_contradicts_is_a_problem(
+    check: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check({"absent": {"non_finite": "pass"}}) == 1
+    assert "Triton does not describe it" in rows(capsys.readouterr().out)["problem"]
+
+
+def test_a_model_that_is_only_validated_is_no_problem(
+    check: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check({"all_types": {"non_finite": "pass"}}) == 0
+    shown = rows(capsys.readouterr().out)
+    assert "problem" not in shown
+    assert shown["detectors"] == "none"
+
+
+def test_what_cannot_be_used_at_all(
+    check: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(settings_of(tmp_path, {"digits_like": {}})) == 2
+    assert "calibration.json is missing" in capsys.readouterr().err
+    assert check({}, surprise=1) == 2
+    assert "surprise" in capsys.readouterr().err
