@@ -787,6 +787,14 @@ async def test_models_that_are_not_scored(opened: Opener) -> None:
         assert d.metric("unscored_total", model="other", reason="unlisted_model") == 1
 
 
+async def test_errors_for_models_that_are_not_scored_are_counted(opened: Opener) -> None:
+    async with opened({}) as d:
+        d.upstream.failing["client"] = UpstreamError(5, "no")
+        with pytest.raises(UpstreamError):
+            await d.infer(request("digits_like", CLEAN))
+        assert d.metric("upstream_errors_total", model="other", code="NOT_FOUND") == 1
+
+
 async def test_unlisted_models_can_be_refused(opened: Opener) -> None:
     async with opened({"digits_like": {}}, unlisted_models="refuse") as d:
         with pytest.raises(RpcRefused, match="not served here"):
