@@ -19,7 +19,13 @@ STAGES = ("read", "queue", "score", "views", "purify", "upstream", "total")
 ACTIONS = tuple(str(action) for action in Action)
 VERDICTS = tuple(str(verdict) for verdict in Verdict)
 FAILURE_REASONS = ("error", "non_finite", "budget", "overloaded", "no_evidence", "not_ready")
-UNSCORED_REASONS = ("unlisted_model", "no_detectors", "invalid_tensor", "shared_memory", "no_tensor")
+UNSCORED_REASONS = (
+    "unlisted_model",
+    "no_detectors",
+    "invalid_tensor",
+    "shared_memory",
+    "no_tensor",
+)
 # 1-2.5-5 steps: three buckets a decade resolve a p99 to about a factor of two.
 SECONDS_BUCKETS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
