@@ -25,7 +25,7 @@ from proxy.pb import open_inference_pb2 as pb
 from proxy.pipeline import Pipeline
 from proxy.status import status_of
 from proxy.tasks import Tasks
-from proxy.upstream import Metadata, Upstream
+from proxy.upstream import Metadata, Upstream, UpstreamStream
 
 _GRPC_ERROR = ("triton_grpc_error", "true")
 """The client's metadata that turns the first error into the stream's status. Triton takes exactly
@@ -106,7 +106,7 @@ class StreamSession:
 
     # -- client to Triton ------------------------------------------------------------------------
 
-    async def _pump_up(self, call: grpc.aio.StreamStreamCall) -> None:
+    async def _pump_up(self, call: UpstreamStream) -> None:
         while (data := await self._context.read()) is not grpc.aio.EOF:
             await self._take(call, data)
             while len(self._due) >= _MOST_DUE:
@@ -114,7 +114,7 @@ class StreamSession:
                 await self._settled.wait()
         await call.done_writing()
 
-    async def _take(self, call: grpc.aio.StreamStreamCall, data: bytes) -> None:
+    async def _take(self, call: UpstreamStream, data: bytes) -> None:
         flow = self._message_flow()
         outcome = "cancelled"
         try:
@@ -128,11 +128,8 @@ class StreamSession:
             self._pipeline.finish(flow, outcome)
         if await self._keeps_order(flow.model):
             self._due.append(None)
-        try:
-            await call.write(message)
-        except (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.AioRpcError):
-            # Triton has ended the stream; the other pump learns its status.
-            await asyncio.Event().wait()
+        if not await call.write(message):
+            await asyncio.Event().wait()  # until the other pump has learnt why, and ends this one
 
     def _message_flow(self) -> Flow:
         stream = self._flow
@@ -185,16 +182,13 @@ class StreamSession:
 
     # -- Triton to client ------------------------------------------------------------------------
 
-    async def _pump_down(self, call: grpc.aio.StreamStreamCall) -> None:
-        try:
-            while (data := await call.read()) is not grpc.aio.EOF:
-                async with self._writing:
-                    await self._begin(call)
-                    await self._context.write(self._passed(data))
-                if self._due and self._is_due(data):
-                    await self._settle()
-        except grpc.aio.AioRpcError as error:
-            raise self._upstream.translate(error) from None
+    async def _pump_down(self, call: UpstreamStream) -> None:
+        while (data := await call.read()) is not None:
+            async with self._writing:
+                await self._begin(call)
+                await self._context.write(self._passed(data))
+            if self._due and self._is_due(data):
+                await self._settle()
         while self._due:
             await self._settle()
         async with self._writing:
@@ -203,7 +197,7 @@ class StreamSession:
         if trailing:
             self._context.set_trailing_metadata(trailing)
 
-    async def _begin(self, call: grpc.aio.StreamStreamCall) -> None:
+    async def _begin(self, call: UpstreamStream) -> None:
         """Pass Triton's initial metadata, if there is any and it is not too late."""
         if self._has_begun:
             return

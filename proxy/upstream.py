@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -19,6 +20,12 @@ _RECONNECT = (
     ("grpc.min_reconnect_backoff_ms", 2000),
 )
 
+_GRPC_TEXTS = (
+    *("failed to connect to", "connections to all backends failing", "DNS resolution failed"),
+    *("Socket closed", "recvmsg:", "sendmsg:", "Connection reset", "GOAWAY"),
+)
+"""How gRPC's own texts of a lost connection begin; nothing else tells them from the server's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -27,6 +34,65 @@ class Answer:
     data: bytes
     initial_metadata: Metadata = ()
     trailing_metadata: Metadata = ()
+
+
+class UpstreamStream:
+    """A bidirectional call to Triton.
+
+    Args:
+        call: the call, just opened.
+        translate: turns gRPC's error into ours.
+    """
+
+    def __init__(
+        self,
+        call: grpc.aio.StreamStreamCall,
+        translate: Callable[[grpc.aio.AioRpcError], ProxyError],
+    ) -> None:
+        self._call = call
+        self._translate = translate
+
+    async def write(self, data: bytes) -> bool:
+        """Send one message. False: Triton has ended the call, and `read` has its status."""
+        try:
+            await self._call.wait_for_connection()
+            # Past `call.write`, which puts INTERNAL in the place of the server's status when the
+            # two cross on the way (grpcio 1.67.1: two thirds of the streams that fail while the
+            # client is writing; tests/proxy/test_upstream.py).
+            await self._call._cython_call.send_serialized_message(data)
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError):
+            return False
+        return True
+
+    async def done_writing(self) -> None:
+        """Send nothing more."""
+        with contextlib.suppress(grpc.aio.BaseError):  # ended already: `read` has the status
+            await self._call.done_writing()
+
+    async def read(self) -> bytes | None:
+        """The next message; None at the end of a call that ended well.
+
+        Raises:
+            UpstreamError: Triton ended the call with an error.
+            UpstreamUnavailable: Triton could not be reached or went away.
+        """
+        try:
+            data = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise self._translate(error) from None
+        return None if data is grpc.aio.EOF else data
+
+    async def initial_metadata(self) -> Metadata:
+        """Waits for the first sign of Triton."""
+        return tuple(await self._call.initial_metadata() or ())
+
+    async def trailing_metadata(self) -> Metadata:
+        """Waits for the end."""
+        return tuple(await self._call.trailing_metadata() or ())
+
+    def cancel(self) -> None:
+        """End the call if it has not ended."""
+        self._call.cancel()
 
 
 class Upstream:
@@ -66,23 +132,24 @@ class Upstream:
         try:
             answer = await call
         except grpc.aio.AioRpcError as error:
-            raise self.translate(error) from None
+            raise self._translate(error) from None
         return Answer(answer, await call.initial_metadata(), await call.trailing_metadata())
 
     def stream(
         self, method: str, *, timeout_s: float | None, metadata: Metadata | None = None
-    ) -> grpc.aio.StreamStreamCall:
-        """Open the bidirectional RPC `method`; errors it raises go through `translate`."""
-        return self._channel.stream_stream(method)(timeout=timeout_s, metadata=metadata)
+    ) -> UpstreamStream:
+        """Open the bidirectional RPC `method` (its full path)."""
+        call = self._channel.stream_stream(method)(timeout=timeout_s, metadata=metadata)
+        return UpstreamStream(call, self._translate)
 
-    def translate(self, error: grpc.aio.AioRpcError) -> ProxyError:
-        """Our exception for an error of a call."""
-        code: int = error.code().value[0]
-        ready = self._channel.get_state() is grpc.ChannelConnectivity.READY
-        if error.code() is grpc.StatusCode.UNAVAILABLE and not ready:
+    def _translate(self, error: grpc.aio.AioRpcError) -> ProxyError:
+        code, text = error.code(), error.details() or ""
+        # The channel may be ready again by now, so its state alone does not tell.
+        lost = self._channel.get_state() is not grpc.ChannelConnectivity.READY
+        if code is grpc.StatusCode.UNAVAILABLE and (lost or text.startswith(_GRPC_TEXTS)):
             # gRPC's own text names the address and the socket error; clients need neither.
             return UpstreamUnavailable("the model server cannot be reached")
-        return UpstreamError(code, error.details() or "", tuple(error.trailing_metadata() or ()))
+        return UpstreamError(code.value[0], text, tuple(error.trailing_metadata() or ()))
 
     async def close(self) -> None:
         """Close the connection; calls in flight end with CANCELLED."""
