@@ -76,6 +76,7 @@ class Defences:
 
         Raises:
             UpstreamUnavailable: Triton cannot be reached; nothing was changed.
+            UpstreamError: Triton takes too long; what it had described by then is in force.
         """
         for defence in self._known.values():
             if defence.model is None:
@@ -83,6 +84,8 @@ class Defences:
             try:
                 metadata, config = await describe(upstream, defence.name)
             except UpstreamError as error:
+                if error.code_name == "DEADLINE_EXCEEDED":
+                    raise  # the others would have to wait as long
                 self._report(defence, f"Triton does not describe it: {error.details}")
                 continue
             try:

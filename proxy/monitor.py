@@ -97,12 +97,15 @@ class Monitor:
                 self._stale = False
             except ProxyError as error:
                 log.debug("cannot ask about the models: %s", error)
-        models = {}
-        for defence in self._defences.models():
-            served = upstream_ready and await self._ask(
-                "ModelReady", pb.ModelReadyRequest(name=defence.name), pb.ModelReadyResponse
-            )
-            models[defence.name] = (served, served and defence.is_ready)
+                upstream_ready = False
+        defences = self._defences.models()
+        served_by_triton = [False] * len(defences)
+        if upstream_ready:  # all at once: a Triton that hangs must not be found out one by one
+            served_by_triton = await asyncio.gather(*(self._serves(d.name) for d in defences))
+        models = {
+            defence.name: (served, served and defence.is_ready)
+            for defence, served in zip(defences, served_by_triton, strict=True)
+        }
         # A configured model that Triton does not serve must not keep the others from being served.
         ready = upstream_ready and all(able for served, able in models.values() if served)
         if ready != self._ready:
@@ -110,6 +113,11 @@ class Monitor:
         self._ready = ready
         self._models = {name: able for name, (_, able) in models.items()}
         self._publish()
+
+    async def _serves(self, model: str) -> bool:
+        return await self._ask(
+            "ModelReady", pb.ModelReadyRequest(name=model), pb.ModelReadyResponse
+        )
 
     async def _ask(
         self,
