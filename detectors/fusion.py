@@ -15,11 +15,11 @@ class Fusion:
 
     One-sided in every detector, so an unusual but quiet input does not alarm, and led by the
     strongest evidence while weaker evidence still counts. Compared on CIFAR-10 with thresholds at
-    1 % of the worst of 11 benign groups, mean detection rate over 8 attacks and 4 splits, with the
-    model's answer and with views besides: this rule 0.31 and 0.60; sum 0.32 and 0.56; maximum 0.28
-    and 0.59; at 5 % 0.47 and 0.75; 0.48 and 0.72; 0.45 and 0.74. The smallest of the groups'
-    Mahalanobis distances does as well (one split: 0.29 and 0.60) but is two-sided: it alarms on
-    every imaging pipeline it does not know.
+    1 % of the worst of 11 benign groups (each of one strength), mean detection rate over 8 attacks
+    and 4 splits, with the model's answer and with views besides: this rule 0.31 and 0.60; sum 0.32
+    and 0.56; maximum 0.28 and 0.59; at 5 % 0.47 and 0.75; 0.48 and 0.72; 0.45 and 0.74. The
+    smallest of the groups' Mahalanobis distances does as well (one split: 0.29 and 0.60) but is
+    two-sided: it alarms on every imaging pipeline it does not know.
 
     Args:
         names: the detectors, in the order of the tails.
