@@ -30,11 +30,22 @@ class RawPiece(NamedTuple):
     end: int
 
 
-def split(data: Buffer, raw_field: int) -> tuple[bytes, list[RawPiece]]:
-    """Split a message into the entries of one repeated bytes field and everything else.
+class Pieces(NamedTuple):
+    """A message taken apart."""
 
-    Returns:
-        All other fields, concatenated in wire order, and the entries as views of `data`.
+    head: bytes
+    """All fields but those set apart, concatenated in wire order."""
+    raw: list[RawPiece]
+    """The entries of the repeated bytes field."""
+    single: list[memoryview]
+    """The payloads of the single field set apart: none or one, and when a message has several the
+    last counts."""
+
+
+def split(data: Buffer, raw_field: int, single_field: int = 0) -> Pieces:
+    """Set apart the entries of one repeated bytes field, and one single string field if asked to.
+
+    Both are views of `data`.
 
     Raises:
         InvalidRequest: the message is cut short, or has groups, field number 0, a tag longer than
@@ -44,7 +55,8 @@ def split(data: Buffer, raw_field: int) -> tuple[bytes, list[RawPiece]]:
     if end > INT32_MAX:
         raise InvalidRequest("the message is larger than 2147483647 bytes")
     view = memoryview(data)
-    raw_tag = raw_field << 3 | _LEN
+    raw_tag, single_tag = raw_field << 3 | _LEN, single_field << 3 | _LEN
+    single: list[memoryview] = []
     heads: list[memoryview] = []
     pieces: list[RawPiece] = []
     head_start = position = 0
@@ -58,7 +70,7 @@ def split(data: Buffer, raw_field: int) -> tuple[bytes, list[RawPiece]]:
             if tag > 0x7F:
                 tag, position = _long_tag(data, tag_start)
             if tag & 7 != _LEN or tag < 8:
-                position = _skip(data, position, tag, raw_field)
+                position = _skip(data, position, tag, (raw_field, single_field))
                 if position > end:
                     raise InvalidRequest("the message ends inside a field")
                 continue
@@ -72,16 +84,20 @@ def split(data: Buffer, raw_field: int) -> tuple[bytes, list[RawPiece]]:
                 raise InvalidRequest("the message ends inside a field")
             if tag == raw_tag:
                 pieces.append(RawPiece(view[start:position], tag_start, start, position))
-                heads.append(view[head_start:tag_start])
-                head_start = position
+            elif tag == single_tag:
+                single.append(view[start:position])
+            else:
+                continue
+            heads.append(view[head_start:tag_start])
+            head_start = position
     except IndexError:
         raise InvalidRequest("the message ends inside a field") from None
     if position != end:
         raise InvalidRequest(f"the message has more than {MAX_FIELDS} fields")
-    if not pieces:
-        return bytes(data), pieces
+    if not heads:
+        return Pieces(bytes(data), pieces, single)
     heads.append(view[head_start:])
-    return b"".join(heads), pieces
+    return Pieces(b"".join(heads), pieces, single)
 
 
 def _long_tag(data: Buffer, position: int) -> tuple[int, int]:
@@ -114,12 +130,12 @@ def _long_length(data: Buffer, position: int) -> tuple[int, int]:
     raise InvalidRequest("the message has a malformed length")
 
 
-def _skip(data: Buffer, position: int, tag: int, raw_field: int) -> int:
+def _skip(data: Buffer, position: int, tag: int, apart: tuple[int, int]) -> int:
     """Return where the scalar field ends whose value begins at `position`."""
     number, wire_type = tag >> 3, tag & 7
     if number == 0:
         raise InvalidRequest("the message has a field number 0")
-    if number == raw_field:
+    if number in apart:
         raise InvalidRequest(f"field {number} has wire type {wire_type}")
     if wire_type == _FIXED64:
         return position + 8

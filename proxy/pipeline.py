@@ -31,6 +31,7 @@ from proxy.errors import (
 from proxy.evidence import Budget, Findings, Gatherer, Image, timed
 from proxy.flow import Action, Flow, SampleVerdict, Verdict
 from proxy.metrics import Metrics
+from proxy.reader import Reader
 from proxy.shared_memory import SharedMemoryReader
 from proxy.tasks import Tasks
 from proxy.upstream import Answer, Metadata, Upstream
@@ -84,6 +85,7 @@ class Pipeline:
         self._tasks = Tasks()
         self._observing = Tasks()
         self._finished: list[Flow] = []
+        self._reader = Reader()
         self.shared_memory = SharedMemoryReader(upstream, max_bytes=parts.config.max_message_bytes)
         self.use_batcher(batcher)
 
@@ -217,16 +219,16 @@ class Pipeline:
         """Parse and validate; bring shared memory inline if policy says so."""
         started = time.monotonic()
         flow.bytes_in = len(data)
-        request = wire.InferRequest.parse(data)
+        request, known = self._reader.read(data)
         flow.model = request.head.model_name
         flow.version = request.head.model_version
-        flow.client_id = request.head.id
+        flow.client_id = request.request_id
         defence = self.parts.find(flow.model)
-        validate(request, non_finite=defence.non_finite)
+        self._reader.validate(request, known=known, non_finite=defence.non_finite)
         flow.stage_s["read"] = time.monotonic() - started
         if defence.refused:
             raise RpcRefused(f"model {flow.model!r} is not served here")
-        if uses_shared_memory(request):
+        if request.uses_shared_memory:
             request = await self._shared(flow, defence, request, metadata)
         return request, defence
 
@@ -519,13 +521,6 @@ class _Forward:
         """Cancel the call if it is still under way."""
         if self._task is not None:
             self._task.cancel()
-
-
-def uses_shared_memory(request: wire.InferRequest) -> bool:
-    """Whether an input or a requested output lies in shared memory."""
-    return any(t.shared_memory is not None for t in request.tensors) or any(
-        "shared_memory_region" in output.parameters for output in request.head.outputs
-    )
 
 
 def is_in_sequence(request: wire.InferRequest, defence: Defence) -> bool:

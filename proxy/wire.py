@@ -23,13 +23,16 @@ from proxy.datatypes import (
     typed_from_raw,
 )
 from proxy.errors import InvalidRequest, InvalidTensor
-from proxy.fields import Buffer, RawPiece, raw_header, split
+from proxy.fields import Buffer, Pieces, RawPiece, raw_header, split
 from proxy.pb import open_inference_pb2 as pb
 
 Changes = Mapping[int, Buffer | Sequence[tuple[int, Buffer]]]
 """By input index: a whole new payload in raw form, or (offset, bytes) to write over the old one."""
 
-_RAW_INPUT = 7
+RAW_INPUT, REQUEST_ID = 7, 3
+"""Field numbers of ModelInferRequest."""
+
+_NOT_A_REQUEST = "the message is not a valid ModelInferRequest"
 _RAW_OUTPUT = 6
 _INFER_RESPONSE = 2
 _SHM_REGION = "shared_memory_region"
@@ -113,24 +116,34 @@ def as_numpy(tensor: Tensor) -> NDArray[Any]:
 class InferRequest:
     """A ModelInferRequest: its head as protobuf read it, its tensors as views of the message."""
 
-    __slots__ = ("data", "head", "pieces", "tensors")
+    __slots__ = ("data", "head", "pieces", "request_id", "tensors")
 
     def __init__(
         self,
         data: Buffer,
         head: pb.ModelInferRequest,
+        request_id: str,
         pieces: list[RawPiece],
         tensors: list[Tensor],
     ) -> None:
         self.data = data
         """The message as it came."""
         self.head = head
-        """Every field but raw_input_contents. Do not modify."""
+        """Every field but raw_input_contents and id. Do not modify: requests share it."""
+        self.request_id = request_id
+        """The client's id for the request, apart from the head: all else in there repeats."""
         self.pieces = pieces
         """Every raw entry, also those that no input claims."""
         self.tensors = tensors
         """The inputs in order. Raw entries are dealt to the inputs that are not in shared memory;
         whether the two counts agree is for `proxy.validation`."""
+
+    @property
+    def uses_shared_memory(self) -> bool:
+        """Whether an input or a requested output lies in shared memory."""
+        return any(tensor.shared_memory is not None for tensor in self.tensors) or any(
+            _SHM_REGION in output.parameters for output in self.head.outputs
+        )
 
     @classmethod
     def parse(cls, data: Buffer) -> Self:
@@ -140,20 +153,24 @@ class InferRequest:
             InvalidRequest: it is not one protobuf would read, or exceeds a bound (`split`).
             InvalidTensor: a tensor has more than 32 axes.
         """
-        head_bytes, pieces = split(data, _RAW_INPUT)
+        return cls.from_pieces(data, split(data, RAW_INPUT, REQUEST_ID))
+
+    @classmethod
+    def from_pieces(cls, data: Buffer, pieces: Pieces) -> Self:
+        """Read a message that has been split already; otherwise as `parse`."""
         try:
-            head = pb.ModelInferRequest.FromString(head_bytes)
+            head = pb.ModelInferRequest.FromString(pieces.head)
         except DecodeError:
-            raise InvalidRequest("the message is not a valid ModelInferRequest") from None
+            raise InvalidRequest(_NOT_A_REQUEST) from None
         tensors = []
         taken = 0
         for index, item in enumerate(head.inputs):
             tensor = _tensor(index, item)
-            if tensor.shared_memory is None and taken < len(pieces):
-                tensor.piece = pieces[taken]
+            if tensor.shared_memory is None and taken < len(pieces.raw):
+                tensor.piece = pieces.raw[taken]
                 taken += 1
             tensors.append(tensor)
-        return cls(data, head, pieces, tensors)
+        return cls(data, head, read_id(pieces), pieces.raw, tensors)
 
     def replace(self, changes: Changes) -> bytes:
         """Return a new message in which the inputs named by index have new values.
@@ -183,7 +200,7 @@ class InferRequest:
                 if len(change) == piece.end - piece.start:
                     parts += (view[position : piece.start], change)
                 else:
-                    parts += (view[position : piece.tag_start], raw_header(_RAW_INPUT, change))
+                    parts += (view[position : piece.tag_start], raw_header(RAW_INPUT, change))
                     parts.append(change)
                 position = piece.end
                 continue
@@ -196,6 +213,7 @@ class InferRequest:
     def _rewrite(self, changes: Changes, *, inline: bool) -> bytes:
         head = pb.ModelInferRequest()
         head.CopyFrom(self.head)
+        head.id = self.request_id
         parts: list[Buffer] = []
         for tensor, item in zip(self.tensors, head.inputs, strict=True):
             changed = tensor.index in changes
@@ -211,7 +229,7 @@ class InferRequest:
                 continue
             item.ClearField("contents")
             payload = tensor.payload() if payload is None else payload
-            parts += (raw_header(_RAW_INPUT, payload), payload)
+            parts += (raw_header(RAW_INPUT, payload), payload)
         return b"".join([head.SerializeToString(), *parts])
 
 
@@ -231,7 +249,7 @@ class InferResponse:
     @classmethod
     def parse(cls, data: Buffer) -> Self:
         """Read a message. Raises InvalidRequest and InvalidTensor as `InferRequest.parse` does."""
-        head_bytes, pieces = split(data, _RAW_OUTPUT)
+        head_bytes, pieces, _ = split(data, _RAW_OUTPUT)
         try:
             head = pb.ModelInferResponse.FromString(head_bytes)
         except DecodeError:
@@ -273,7 +291,7 @@ class StreamResponse:
     @classmethod
     def parse(cls, data: Buffer) -> Self:
         """Read a message. Raises InvalidRequest and InvalidTensor as `InferRequest.parse` does."""
-        head_bytes, pieces = split(data, _INFER_RESPONSE)
+        head_bytes, pieces, _ = split(data, _INFER_RESPONSE)
         try:
             error = pb.ModelStreamInferResponse.FromString(head_bytes).error_message
         except DecodeError:
@@ -320,7 +338,7 @@ def build_infer_request(
     parts: list[Buffer] = []
     for name, datatype, shape, payload in tensors:
         head.inputs.add(name=name, datatype=datatype, shape=shape)
-        parts += (raw_header(_RAW_INPUT, payload), payload)
+        parts += (raw_header(RAW_INPUT, payload), payload)
     for name in outputs:
         head.outputs.add(name=name)
     return b"".join([head.SerializeToString(), *parts])
@@ -335,6 +353,17 @@ def _set_parameter(parameter: pb.InferParameter, value: bool | int | str | float
         parameter.string_param = value
     else:
         parameter.double_param = value
+
+
+def read_id(pieces: Pieces) -> str:
+    """The request's id; raises InvalidRequest if it is not the UTF-8 that protobuf demands."""
+    request_id = ""
+    try:
+        for payload in pieces.single:
+            request_id = str(payload, "utf-8")
+    except UnicodeDecodeError:
+        raise InvalidRequest(_NOT_A_REQUEST) from None
+    return request_id
 
 
 def _tensor(

@@ -52,7 +52,7 @@ TABLE = {
     "proxy.__main__": "proxy.cli",
     "proxy.cli": (
         "proxy.errors +proxy.allocator +proxy.config +proxy.configfile +proxy.server "
-        "+proxy.supervisor +tuning.calibrate +tuning.demo +tuning.report +uvloop "
+        "+proxy.supervisor +pydantic +tuning.calibrate +tuning.demo +tuning.report +uvloop "
         "~proxy.config"
     ),
     "proxy.server": (
@@ -85,13 +85,14 @@ TABLE = {
     "proxy.artifacts": "detectors.calibration proxy.config proxy.errors pydantic safetensors torch",
     "proxy.pipeline": (
         "proxy.audit proxy.batcher proxy.case proxy.config proxy.defence proxy.errors "
-        "proxy.evidence proxy.flow proxy.metrics proxy.policy proxy.rpc proxy.shared_memory "
-        "proxy.tasks proxy.upstream proxy.validation proxy.wire"
+        "proxy.evidence proxy.flow proxy.metrics proxy.policy proxy.reader proxy.rpc "
+        "proxy.shared_memory proxy.tasks proxy.upstream proxy.validation proxy.wire"
     ),
     "proxy.evidence": (
         "proxy.adapt proxy.batcher proxy.case proxy.errors proxy.flow proxy.rpc proxy.tasks "
         "proxy.upstream proxy.wire numpy ~proxy.scoring"
     ),
+    "proxy.reader": "proxy.config proxy.errors proxy.fields proxy.pb proxy.validation proxy.wire",
     "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
     "proxy.supervisor": "proxy.admin proxy.config proxy.errors proxy.metrics aiohttp",
     "proxy.tensors": "proxy.adapt proxy.case proxy.datatypes proxy.errors proxy.images numpy torch",

@@ -11,7 +11,7 @@ from tests.proxy.strategies import field, varint
 def test_head_and_pieces_keep_their_order() -> None:
     parts = [field(1, b"a"), field(7, b"first"), field(2, b"bc"), field(7, b""), field(3, b"d")]
     data = b"".join(parts)
-    head, pieces = split(data, 7)
+    head, pieces, _ = split(data, 7)
     assert head == parts[0] + parts[2] + parts[4]
     assert pieces == [
         RawPiece(memoryview(b"first"), 3, 5, 10),
@@ -21,14 +21,14 @@ def test_head_and_pieces_keep_their_order() -> None:
 
 def test_pieces_are_views_of_the_message() -> None:
     data = field(7, b"payload")
-    _, [piece] = split(data, 7)
+    _, [piece], _ = split(data, 7)
     assert piece.view.obj is data
 
 
 @pytest.mark.parametrize("kind", [bytes, memoryview])
 @pytest.mark.parametrize("data", [b"", field(1, b"a") + varint(8 << 3) + b"\x05"])
 def test_a_message_without_pieces_is_all_head(data: bytes, kind) -> None:
-    head, pieces = split(kind(data), 7)
+    head, pieces, _ = split(kind(data), 7)
     assert type(head) is bytes
     assert (head, pieces) == (data, [])
 
@@ -38,7 +38,7 @@ def test_a_message_without_pieces_is_all_head(data: bytes, kind) -> None:
 def test_header_is_what_split_reads(size: int, number: int) -> None:
     payload = bytes(size)
     assert raw_header(number, payload) == varint(number << 3 | 2) + varint(size)
-    _, [piece] = split(raw_header(number, payload) + payload, number)
+    _, [piece], _ = split(raw_header(number, payload) + payload, number)
     assert piece.end - piece.start == size
 
 

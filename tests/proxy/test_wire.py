@@ -146,7 +146,7 @@ def test_a_request_of_tritonclient() -> None:
     )
     request = InferRequest.parse(message.SerializeToString())
     head = request.head
-    assert (head.model_name, head.model_version, head.id) == ("m", "2", "r")
+    assert (head.model_name, head.model_version, request.request_id) == ("m", "2", "r")
     assert [output.name for output in head.outputs] == ["logits"]
     assert [(t.index, t.name, t.datatype, t.shape) for t in request.tensors] == [
         (0, "image", "FP32", (1, 3, 2, 2)),
@@ -342,6 +342,8 @@ def agrees(request: InferRequest, full: pb.ModelInferRequest) -> None:
     head = pb.ModelInferRequest()
     head.CopyFrom(full)
     head.ClearField("raw_input_contents")
+    assert request.request_id == head.id
+    head.ClearField("id")
     # Compared as bytes too: equality of messages looks past NaN's bits and unknown fields.
     assert request.head.SerializeToString(deterministic=True) == head.SerializeToString(
         deterministic=True
