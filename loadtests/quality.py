@@ -6,7 +6,7 @@ The model is called directly: this measures the maths, not the proxy.
 
 Needs a folder with `cifar10/train.npz` and `cifar10/test.npz` (arrays `jpeg`: all files in a row,
 `offset` and `label`) and `cifar10/resnet20.pt`, the state of the network in `loadtests.cifar`. On
-two cores: 5 minutes, with --quick 2 to 3.
+two cores: 5 to 7 minutes, with --quick 2 to 3 (OMP_NUM_THREADS=1 where the cores are shared).
 """
 
 from __future__ import annotations
