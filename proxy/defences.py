@@ -106,15 +106,9 @@ class Defences:
             log.warning("model %s is not defended: %s", defence.name, problem)
 
     def _load(self) -> None:
-        import torch
-
         from proxy import artifacts, scoring
 
-        # Batches this small are done before a second thread has woken up, and the event loop needs
-        # that core: with two threads on two cores enforce was 1.7 to 10 times slower (`python -m
-        # loadtests.overhead` with OMP_NUM_THREADS=1 and without, at the state before this line).
-        torch.set_num_threads(1)
-        self._device = scoring.pick_device(self.config.device)
+        self._device = scoring.use_device(self.config.device)
         for name, model in self.config.models.items():
             if model.detectors and model.calibration is not None:
                 scoring.build_detectors(model)

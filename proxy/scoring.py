@@ -271,11 +271,20 @@ def build_purifiers(model: Model) -> tuple[purifiers.Purifier, ...]:
         raise ConfigError(str(error)) from error
 
 
-def pick_device(wanted: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda` (raises ConfigError when CUDA is wanted in vain)."""
+def use_device(wanted: str) -> torch.device:
+    """Set torch up for `auto`, `cpu` or `cuda`, and return the device.
+
+    Batches this small are done before a second thread has woken up, and the event loop needs that
+    core: with two threads on two cores enforce was 1.7 to 10 times slower (`python -m
+    loadtests.overhead`, with OMP_NUM_THREADS=1 and without, at the state before this line).
+
+    Raises:
+        ConfigError: CUDA is wanted in vain.
+    """
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise ConfigError("device: cuda, but PyTorch sees no CUDA device; use auto or cpu")
+    torch.set_num_threads(1)
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
-from prometheus_client import CollectorRegistry
 
 from proxy import configfile
 from proxy.admin import Admin, Status
@@ -87,7 +86,9 @@ class Server:
         self._finishing = Tasks()
         self._drained = asyncio.Event()
         self._draining = False
-        self._metrics = Metrics(CollectorRegistry())
+        self._stopping = asyncio.Lock()
+        self._stopped = False
+        self._metrics = Metrics()
         self._audit = AuditLog(config.audit.path, self._metrics.audit_dropped)
         self._upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
         defences = Defences(config, self._metrics)
@@ -202,7 +203,16 @@ class Server:
         self._drained.set()
 
     async def stop(self, *, grace_s: float = _LEAST_GRACE_S) -> None:
-        """Stop listening and release everything; what is in flight is cancelled after the grace."""
+        """Stop listening and release everything; what is in flight is cancelled after the grace.
+
+        Again, or while a drain does it, is harmless: returns when it is done.
+        """
+        async with self._stopping:
+            if not self._stopped:
+                self._stopped = True
+                await self._stop(grace_s)
+
+    async def _stop(self, grace_s: float) -> None:
         await self._background.stop()
         self._monitor.health.close()
         await self._server.stop(grace=grace_s)

@@ -33,7 +33,7 @@ TABLE = {
     ),
     "tuning.report": (
         "detectors proxy.config proxy.configfile proxy.defence proxy.defences proxy.errors "
-        "proxy.metrics proxy.rpc proxy.upstream purifiers prometheus_client rich"
+        "proxy.metrics proxy.rpc proxy.upstream purifiers rich"
     ),
     "tuning.model_client": (
         "proxy.adapt proxy.errors proxy.evidence proxy.rpc proxy.tensors proxy.upstream "
@@ -59,14 +59,13 @@ TABLE = {
         "proxy.admin proxy.audit proxy.batcher proxy.config proxy.configfile proxy.defences "
         "proxy.errors proxy.metrics proxy.monitor proxy.pipeline proxy.reflection "
         "proxy.service proxy.tasks proxy.upstream proxy.watcher grpc grpc_health "
-        "prometheus_client"
     ),
     "proxy.monitor": (
         "proxy.defences proxy.errors proxy.health proxy.pb proxy.rpc proxy.upstream google"
     ),
     "proxy.defences": (
         "proxy.adapt proxy.config proxy.defence proxy.errors proxy.metrics proxy.pb "
-        "proxy.rpc proxy.upstream +proxy.artifacts +proxy.scoring +torch ~proxy.artifacts "
+        "proxy.rpc proxy.upstream +proxy.artifacts +proxy.scoring ~proxy.artifacts "
         "~proxy.scoring ~torch"
     ),
     "proxy.service": (

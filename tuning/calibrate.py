@@ -24,7 +24,7 @@ from proxy.adapt import ModelSpec, resolve
 from proxy.config import Config, Model
 from proxy.defences import describe
 from proxy.errors import ConfigError, ProxyError
-from proxy.scoring import build_detectors, check_evidence, pick_device
+from proxy.scoring import build_detectors, check_evidence, use_device
 from proxy.upstream import Upstream
 from tuning import dataset
 from tuning.model_client import ModelClient, as_seen
@@ -169,7 +169,7 @@ async def calibrate(
         ConfigError: too few images.
         ProxyError: the model cannot be asked.
     """
-    device = pick_device("auto")
+    device = use_device("auto")
     parts = build_detectors(model)
     check_evidence(spec, parts)
     client = ModelClient(upstream, spec) if any(d.needs is not Need.INPUT for d in parts) else None

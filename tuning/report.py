@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -47,7 +46,7 @@ async def print_policy(config: Config) -> int:
         ConfigError: a calibration or part cannot be used.
     """
     console = Console()
-    defences = Defences(config, Metrics(CollectorRegistry()))
+    defences = Defences(config, Metrics())
     upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
     try:
         await defences.refresh(upstream)

@@ -18,7 +18,7 @@ from proxy.case import Case, Glance, Pixels, Suspects
 from proxy.config import Model
 from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
 from proxy.flow import SampleVerdict
-from proxy.scoring import Scorer, build_detectors, build_purifiers, check_evidence, pick_device
+from proxy.scoring import Scorer, build_detectors, build_purifiers, check_evidence, use_device
 from purifiers import Median
 from tests.builders import framed
 from tests.defended import as_file, benign, each, settings_of, tampered
@@ -233,8 +233,8 @@ def test_unknown_parts_are_told(build: Any) -> None:
 
 
 def test_the_device() -> None:
-    assert pick_device("cpu") == CPU
+    assert use_device("cpu") == CPU
     if not torch.cuda.is_available():
-        assert pick_device("auto") == CPU
+        assert use_device("auto") == CPU
         with pytest.raises(ConfigError, match="sees no CUDA device"):
-            pick_device("cuda")
+            use_device("cuda")
