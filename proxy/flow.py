@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -81,3 +82,9 @@ class Flow:
             if worst in verdicts:
                 return worst
         return None
+
+    def left_s(self, longest_s: float) -> float:
+        """Seconds the model server may still take; `longest_s` where the client has no deadline."""
+        if self.deadline_s is None:
+            return longest_s
+        return max(0.0, self.deadline_s - time.monotonic())

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 from proxy import rpc
 from proxy.errors import InvalidTensor, UpstreamError
 from proxy.pb import open_inference_pb2 as pb
 from proxy.upstream import Metadata, Upstream
+from proxy.wire import Tensor
 
 _SHM_FOLDER = "/dev/shm"  # noqa: S108 (where Linux keeps POSIX shared memory, not a temporary file)
 _KEY = re.compile(r"/?[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
@@ -33,6 +35,22 @@ class SharedMemoryReader:
     def __init__(self, upstream: Upstream, *, max_bytes: int) -> None:
         self._upstream = upstream
         self._max_bytes = max_bytes
+
+    async def read_all(
+        self, tensors: Sequence[Tensor], *, timeout_s: float, metadata: Metadata | None
+    ) -> dict[int, bytes]:
+        """Private copies of the tensors that lie in shared memory, by index; raises as `read`."""
+        return {
+            tensor.index: await self.read(
+                place.region,
+                offset=place.offset,
+                byte_size=place.byte_size,
+                timeout_s=timeout_s,
+                metadata=metadata,
+            )
+            for tensor in tensors
+            if (place := tensor.shared_memory) is not None
+        }
 
     async def read(
         self,

@@ -55,7 +55,8 @@ def calibrations(triton: EmbeddedTriton, tmp_path_factory: pytest.TempPathFactor
     from rich.console import Console
 
     from proxy.config import Config
-    from tests.defended import MODELS, benign
+    from tests.defended import MODELS
+    from tests.images import benign
     from tuning.calibrate import run
 
     folder = tmp_path_factory.mktemp("calibrations")

@@ -36,8 +36,8 @@ TABLE = {
         "proxy.metrics proxy.rpc proxy.upstream purifiers rich"
     ),
     "tuning.model_client": (
-        "proxy.adapt proxy.errors proxy.evidence proxy.rpc proxy.tensors proxy.upstream "
-        "proxy.wire torch"
+        "proxy.adapt proxy.answers proxy.errors proxy.rpc proxy.tensors proxy.upstream proxy.wire "
+        "torch"
     ),
     "tuning.demo.traffic": (
         "proxy.rpc proxy.wire tuning.demo.digits art grpc numpy torch tritonclient"
@@ -83,14 +83,35 @@ TABLE = {
     ),
     "proxy.artifacts": "detectors.calibration proxy.config proxy.errors pydantic safetensors torch",
     "proxy.pipeline": (
-        "proxy.audit proxy.batcher proxy.case proxy.config proxy.defence proxy.errors "
-        "proxy.evidence proxy.flow proxy.metrics proxy.policy proxy.reader proxy.rpc "
-        "proxy.shared_memory proxy.tasks proxy.upstream proxy.validation proxy.wire"
+        "proxy.assessor proxy.audit proxy.batcher proxy.budget proxy.config proxy.defence "
+        "proxy.device proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection "
+        "proxy.metrics proxy.observer proxy.reader proxy.rpc proxy.shared_memory proxy.tasks "
+        "proxy.upstream proxy.validation proxy.wire"
+    ),
+    "proxy.observer": (
+        "proxy.assessor proxy.budget proxy.errors proxy.evidence proxy.flow proxy.inspection "
+        "proxy.policy proxy.tasks proxy.upstream"
+    ),
+    "proxy.assessor": (
+        "proxy.device proxy.errors proxy.evidence proxy.flow proxy.inspection proxy.policy"
     ),
     "proxy.evidence": (
-        "proxy.adapt proxy.batcher proxy.case proxy.errors proxy.flow proxy.rpc proxy.tasks "
-        "proxy.upstream proxy.wire numpy ~proxy.scoring"
+        "proxy.answers proxy.case proxy.device proxy.errors proxy.flow proxy.inspection "
+        "proxy.queries proxy.tasks proxy.upstream"
     ),
+    "proxy.device": (
+        "proxy.batcher proxy.budget proxy.case proxy.errors proxy.flow proxy.inspection"
+    ),
+    "proxy.queries": (
+        "proxy.answers proxy.case proxy.errors proxy.inspection proxy.rpc proxy.tasks "
+        "proxy.upstream numpy"
+    ),
+    "proxy.forward": "proxy.budget proxy.inspection proxy.rpc proxy.tasks proxy.upstream",
+    "proxy.inspection": (
+        "proxy.adapt proxy.budget proxy.case proxy.config proxy.defence proxy.errors proxy.flow "
+        "proxy.upstream proxy.wire ~proxy.scoring"
+    ),
+    "proxy.answers": "proxy.adapt proxy.case proxy.errors proxy.wire numpy",
     "proxy.reader": "proxy.config proxy.errors proxy.fields proxy.pb proxy.validation proxy.wire",
     "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
     "proxy.supervisor": "proxy.admin proxy.config proxy.errors proxy.metrics aiohttp",
@@ -99,10 +120,11 @@ TABLE = {
     "proxy.datatypes": "proxy.errors proxy.fields proxy.pb numpy",
     "proxy.defence": "proxy.adapt proxy.config proxy.model_metrics ~proxy.scoring",
     "proxy.metrics": "proxy.config proxy.model_metrics prometheus_client",
-    "proxy.shared_memory": "proxy.errors proxy.pb proxy.rpc proxy.upstream",
+    "proxy.shared_memory": "proxy.errors proxy.pb proxy.rpc proxy.upstream proxy.wire",
     "proxy.adapt": "proxy.config proxy.errors proxy.pb",
     "proxy.audit": "proxy.flow",
     "proxy.batcher": "proxy.errors",
+    "proxy.budget": "proxy.flow",
     "proxy.configfile": "proxy.config proxy.errors pydantic yaml",
     "proxy.fields": "proxy.errors",
     "proxy.headers": "proxy.upstream",

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from proxy import rpc, wire
 from proxy.adapt import ModelSpec
+from proxy.answers import read_output
 from proxy.errors import ConfigError, InvalidTensor
-from proxy.evidence import read_output
 from proxy.tensors import PixelCodec
 from proxy.upstream import Upstream
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+from dataclasses import replace
 
 import pytest
 
@@ -38,3 +40,10 @@ def test_a_fresh_flow_has_done_nothing() -> None:
     fresh = flow()
     assert (fresh.action, fresh.outcome, fresh.stage_s) == (Action.NONE, "", {})
     assert fresh.stage_s is not flow().stage_s
+
+
+def test_the_clients_deadline_bounds_the_model_server() -> None:
+    fresh = flow()
+    assert fresh.left_s(300.0) == 300.0
+    assert 8 < replace(fresh, deadline_s=time.monotonic() + 9).left_s(1.0) <= 9
+    assert replace(fresh, deadline_s=time.monotonic() - 1).left_s(1.0) == 0

@@ -21,7 +21,8 @@ from proxy.flow import SampleVerdict
 from proxy.scoring import Scorer, build_detectors, build_purifiers, check_evidence, use_device
 from purifiers import Median
 from tests.builders import framed
-from tests.defended import as_file, benign, each, settings_of, tampered
+from tests.defended import each, settings_of
+from tests.images import as_file, benign, tampered
 from tests.proxy.test_tensors import FILES, SPEC
 
 pytestmark = pytest.mark.triton  # the calibrations come from the models it serves

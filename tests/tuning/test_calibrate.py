@@ -17,7 +17,8 @@ from proxy import artifacts, configfile
 from proxy.cli import main
 from proxy.errors import ConfigError
 from proxy.scoring import Scorer
-from tests.defended import MODELS, benign
+from tests.defended import MODELS
+from tests.images import benign
 from tests.proxy.test_tensors import SPEC
 from tuning.calibrate import images_needed
 from tuning.triton import EmbeddedTriton

@@ -14,7 +14,7 @@ from proxy.config import Model
 from proxy.defences import describe
 from proxy.errors import ConfigError, UpstreamError
 from proxy.upstream import Upstream
-from tests.defended import benign
+from tests.images import benign
 from tuning.model_client import ModelClient, as_seen
 from tuning.triton import EmbeddedTriton
 

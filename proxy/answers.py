@@ -1,0 +1,101 @@
+"""A model's answers as evidence: which requests show them, how they are read and asked for.
+
+Pure: bytes in, arrays or bytes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from proxy import wire
+from proxy.adapt import ModelSpec
+from proxy.case import Buffer
+from proxy.errors import InvalidRequest
+
+Output = npt.NDArray[np.float32]
+"""A model's class scores, (samples, classes)."""
+
+_SCORE_TYPES = ("FP32", "FP16", "BF16", "FP64")
+_RESERVED = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout")
+
+
+def shows_output(request: wire.InferRequest, spec: ModelSpec) -> bool:
+    """Whether the answer to this request will hold the model's plain class scores."""
+    if spec.output is None:
+        return False
+    requested = request.head.outputs
+    if not requested:
+        return True
+    hidden = ("classification", "shared_memory_region")
+    # An output may be asked for twice, and the last wish counts: all of them must be plain.
+    plain = [
+        not any(key in output.parameters for key in hidden)
+        for output in requested
+        if output.name == spec.output
+    ]
+    return bool(plain) and all(plain)
+
+
+def read_output(data: bytes, spec: ModelSpec, samples: int) -> Output | None:
+    """The model's class scores, (samples, K) float32, K >= 2; None where the answer has none.
+
+    Logits as they are; probabilities as their logarithms.
+    """
+    try:
+        response = wire.InferResponse.parse(data)
+        for tensor in response.tensors:
+            if tensor.name == spec.output and tensor.datatype in _SCORE_TYPES:
+                rows = wire.as_numpy(tensor).astype(np.float32, copy=False).reshape(samples, -1)
+                # More axes than classes (a feature map, a segmentation) are no class scores.
+                axes = [d for d in tensor.shape[1 if spec.has_batch_axis else 0 :] if d != 1]
+                if rows.shape[1] < 2 or len(axes) != 1:
+                    return None
+                return _log(rows) if spec.output_kind == "probabilities" else rows
+    except (InvalidRequest, ValueError):
+        # Triton's answer is not what its own description says: no evidence in it.
+        return None
+    return None
+
+
+def _log(probabilities: Output) -> Output:
+    # The smallest float32 above 0 keeps the logarithm finite for a model that rounds to zero.
+    logs: Output = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    return logs
+
+
+def copies_request(
+    request: wire.InferRequest, spec: ModelSpec, image: int, copies: Sequence[Buffer]
+) -> bytes:
+    """A request for the plain class scores of copies of a client's request, in one batch.
+
+    Args:
+        request: the client's; its other inputs go along with every copy.
+        image: index of the input that the copies stand in for.
+        copies: raw wire tensors, each of that input's shape.
+    """
+    count = len(copies)
+    tensors = []
+    for tensor in request.tensors:
+        shape = tensor.shape
+        if spec.has_batch_axis and shape:
+            shape = (shape[0] * count, *shape[1:])
+        if tensor.index == image:
+            data = b"".join(copies)
+        else:
+            data = bytes(tensor.payload()) * (count if spec.has_batch_axis else 1)
+        tensors.append((tensor.name, tensor.datatype, shape, data))
+    parameters = {
+        key: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
+        for key, value in request.head.parameters.items()
+        if key not in _RESERVED and not key.startswith("triton_")
+    }
+    return wire.build_infer_request(
+        request.head.model_name,
+        request.head.model_version,
+        tensors,
+        [spec.output or ""],
+        parameters=parameters,
+    )

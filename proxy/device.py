@@ -1,0 +1,70 @@
+"""What the event loop asks of the device: look, judge, purify, each within the request's budget."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from proxy.batcher import Batcher, Item, Result, Run
+from proxy.budget import count_as_queued
+from proxy.case import Case, Glance, Pixels, Splice, Suspects
+from proxy.errors import DetectorFailed
+from proxy.flow import SampleVerdict
+from proxy.inspection import Image, Inspection
+
+
+class Device:
+    """Puts the work of one request together with others' of the same kind.
+
+    Every method raises Overloaded when too many wait, DetectorFailed past the budget (or without
+    a batcher), and whatever the scorer gave for this request.
+    """
+
+    def __init__(self, batcher: Batcher | None) -> None:
+        self.batcher = batcher
+        """None as long as no model is scored; the process then never loads torch."""
+
+    async def look(self, inspection: Inspection, image: Image, *, copies: bool) -> Glance:
+        """First pass over the pixels; with the copies the model is to be asked about, if wanted."""
+        scorer = image.scorer
+        size = scorer.samples(image.shape)
+        sample = image.shape[1:] if image.spec.has_batch_axis else image.shape
+        key = ("look", id(scorer), sample, copies)
+        pixels = Pixels(image.data, image.shape, copies)
+        return await self._run(inspection, "score", key, pixels, scorer.look, size)
+
+    async def judge(
+        self, inspection: Inspection, image: Image, case: Case
+    ) -> tuple[SampleVerdict, ...]:
+        """Second pass, over all the evidence."""
+        scorer, x = image.scorer, case.glance.x
+        classes = None if case.output is None else case.output.shape[1]
+        key = ("judge", id(scorer), tuple(x.shape[1:]), classes, tuple(case.views))
+        return await self._run(inspection, "score", key, case, scorer.judge, len(x))
+
+    async def purify(
+        self, inspection: Inspection, image: Image, glance: Glance, samples: tuple[int, ...]
+    ) -> Splice:
+        """The change to the image's wire tensor that purifies these samples."""
+        scorer = image.scorer
+        key = ("purify", id(scorer), tuple(glance.x.shape[1:]))
+        item = Suspects(glance, image.data, samples)
+        return await self._run(inspection, "purify", key, item, scorer.purify, len(samples))
+
+    async def _run(
+        self,
+        inspection: Inspection,
+        stage: str,
+        key: Hashable,
+        item: Item,
+        run: Run[Item, Result],
+        size: int,
+    ) -> Result:
+        if self.batcher is None:
+            raise DetectorFailed("not_ready", "there is no device to score on")
+        with inspection.waiting(stage):
+            result, queued_s = await self.batcher.submit(
+                key, item, run, size=size, budget_s=inspection.budget.left_s
+            )
+            if stage == "score":  # purifying is rare, and its time is told as a whole
+                count_as_queued(inspection.flow, queued_s)
+        return result

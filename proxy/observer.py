@@ -1,0 +1,85 @@
+"""Mode observe: requests scored beside the traffic, so many at a time, and nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from proxy import policy
+from proxy.assessor import note_failure
+from proxy.budget import Budget
+from proxy.errors import DetectorFailed, InvalidTensor, Overloaded
+from proxy.evidence import Ask, Gatherer
+from proxy.flow import Flow
+from proxy.inspection import Inspection
+from proxy.tasks import Tasks
+from proxy.upstream import Answer
+
+CAPACITY = 64
+"""Most requests scored beside the traffic at a time; more go unscored, counted."""
+
+
+class Observer:
+    """Scores requests that are already on their way.
+
+    Args:
+        record: counts and logs the samples of a flow.
+    """
+
+    def __init__(self, gatherer: Gatherer, record: Callable[[Flow], None]) -> None:
+        self._gatherer = gatherer
+        self._record = record
+        self._tasks = Tasks()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def watch(self, inspection: Inspection, answer: Answer | None) -> None:
+        """Score a request beside the traffic; skipped (and counted) when too many are waiting.
+
+        Args:
+            answer: the model's, where there is one to look at.
+        """
+        if len(self._tasks) >= CAPACITY:
+            inspection.defence.metrics.observe_skipped()
+            return
+        self._tasks.start(
+            self._score(_aside(inspection), None if answer is None else _known(answer))
+        )
+
+    async def close(self) -> None:
+        """Drop what has not been scored yet."""
+        await self._tasks.stop()
+
+    async def _score(self, inspection: Inspection, answer: Ask | None) -> None:
+        flow, metrics = inspection.flow, inspection.defence.metrics
+        try:
+            findings = await self._gatherer.gather(inspection, answer)
+            flow.samples = () if findings is None else findings.samples
+            if policy.has_failed(flow.samples):
+                raise DetectorFailed("non_finite")
+        except (DetectorFailed, Overloaded) as failure:
+            note_failure(inspection, failure)
+        except InvalidTensor:
+            metrics.unscored("invalid_tensor")
+        for stage, seconds in flow.stage_s.items():
+            metrics.stage(stage, seconds)
+        self._record(flow)
+
+
+def _aside(inspection: Inspection) -> Inspection:
+    """The same request with facts of its own: those of the traffic are being told already."""
+    flow = inspection.flow
+    aside = Flow(
+        flow.request_id, flow.arrival_s, None, flow.principal, flow.streamed,
+        flow.model, flow.version, flow.client_id, outcome="observed",
+    )  # fmt: skip
+    # The client's deadline and the budget are for waiting; nobody waits here.
+    return replace(inspection, flow=aside, budget=Budget(inspection.longest_s))
+
+
+def _known(answer: Answer) -> Ask:
+    async def known() -> Answer:
+        return answer
+
+    return known

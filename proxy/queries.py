@@ -1,0 +1,77 @@
+"""The proxy's own questions: what does the model say to copies of this image?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from proxy import rpc
+from proxy.answers import Output, copies_request, read_output
+from proxy.case import Buffer
+from proxy.errors import DetectorFailed
+from proxy.inspection import Image, Inspection
+from proxy.tasks import Tasks
+from proxy.upstream import Upstream
+
+Query = asyncio.Task[dict[str, Output]]
+"""The answers to come, by the name of the copy."""
+
+
+class Queries:
+    """Asks about one request; its queries may take as long as the model has when this is made.
+
+    That is longer than the budget: the copies are asked about while the model answers the client,
+    and only the wait beyond that answer counts as the defence's.
+    """
+
+    def __init__(
+        self, upstream: Upstream, tasks: Tasks, inspection: Inspection, image: Image
+    ) -> None:
+        self._upstream = upstream
+        self._tasks = tasks
+        self._inspection = inspection
+        self._image = image
+        self._timeout_s = inspection.timeout_s
+
+    def start(self, copies: Mapping[str, Buffer]) -> Query | None:
+        """Ask about the copies, raw wire tensors by name; None when there are none."""
+        if not copies:
+            return None
+        return self._tasks.start(self._ask_all(copies), quiet=True)
+
+    async def _ask_all(self, copies: Mapping[str, Buffer]) -> dict[str, Output]:
+        """Ask about as many in one call as the model's batch limit allows."""
+        spec = self._image.spec
+        per_call = max(1, spec.batch_limit // max(1, self._rows)) if spec.has_batch_axis else 1
+        keys = list(copies)
+        groups = [keys[i : i + per_call] for i in range(0, len(keys), per_call)]
+        asked = [
+            self._tasks.start(self._ask(group, [copies[key] for key in group]), quiet=True)
+            for group in groups
+        ]
+        try:
+            answers = await asyncio.gather(*asked)
+        finally:
+            for task in asked:  # when one fails, nobody waits for the others
+                task.cancel()
+        return {key: output for answer in answers for key, output in answer.items()}
+
+    async def _ask(self, keys: Sequence[str], copies: Sequence[Buffer]) -> dict[str, Output]:
+        spec, inspection = self._image.spec, self._inspection
+        answer = await self._upstream.call(
+            rpc.INFER.path,
+            copies_request(inspection.request, spec, self._image.index, copies),
+            timeout_s=self._timeout_s,
+            metadata=inspection.metadata,
+        )
+        output = read_output(answer.data, spec, self._rows * len(copies))
+        if output is None:
+            raise DetectorFailed("no_evidence", "the model's answer has no class scores")
+        return dict(zip(keys, np.split(output, len(copies)), strict=True))
+
+    @property
+    def _rows(self) -> int:
+        """Samples in one copy."""
+        return self._image.shape[0] if self._image.spec.has_batch_axis else 1
