@@ -22,14 +22,18 @@ TABLE = {
     # tuning: calibrate, measure, demonstrate
     "tuning.demo": "tuning.demo.story",
     "tuning.demo.story": (
-        "detectors.binomial proxy.configfile proxy.errors purifiers tuning.calibrate "
-        "tuning.demo.digits tuning.demo.picture tuning.demo.sidecar tuning.demo.traffic "
-        "tuning.triton numpy rich torch yaml"
+        "proxy.configfile proxy.errors purifiers tuning.calibrate tuning.demo.digits "
+        "tuning.demo.picture tuning.demo.policy tuning.demo.sidecar tuning.demo.table "
+        "tuning.demo.traffic tuning.triton numpy rich torch yaml"
     ),
+    "tuning.demo.table": ("detectors.binomial tuning.demo.policy tuning.demo.traffic numpy rich"),
     "tuning.calibrate": (
-        "detectors.base detectors.benign detectors.calibration proxy.adapt proxy.artifacts "
-        "proxy.config proxy.defences proxy.errors proxy.scoring proxy.upstream "
-        "tuning.dataset tuning.model_client rich torch"
+        "detectors.calibration proxy.adapt proxy.artifacts proxy.config proxy.defences "
+        "proxy.errors proxy.upstream tuning.dataset tuning.fit rich torch"
+    ),
+    "tuning.fit": (
+        "detectors.base detectors.benign detectors.calibration proxy.adapt proxy.config "
+        "proxy.errors proxy.scoring proxy.upstream tuning.model_client rich torch"
     ),
     "tuning.report": (
         "detectors proxy.config proxy.configfile proxy.defence proxy.defences proxy.errors "
@@ -47,6 +51,7 @@ TABLE = {
     "tuning": "",
     "tuning.demo.digits": "numpy sklearn torch",
     "tuning.demo.picture": "matplotlib numpy",
+    "tuning.demo.policy": "tuning.demo.digits",
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
@@ -206,6 +211,8 @@ LAZY = {"proxy.cli", "proxy.defences"}
 TESTED_IN = {
     "tuning.demo.digits": "tests/tuning/demo/test_story.py",
     "tuning.demo.picture": "tests/tuning/demo/test_story.py",
+    "tuning.demo.policy": "tests/tuning/demo/test_story.py",
+    "tuning.demo.table": "tests/tuning/demo/test_story.py",
     "tuning.demo.sidecar": "tests/tuning/demo/test_story.py",
     "tuning.demo.traffic": "tests/tuning/demo/test_story.py",
     "proxy.__main__": "tests/proxy/test_cli.py",

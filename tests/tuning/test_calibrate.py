@@ -15,12 +15,10 @@ import yaml
 
 from proxy import artifacts, configfile
 from proxy.cli import main
-from proxy.errors import ConfigError
 from proxy.scoring import Scorer
 from tests.defended import MODELS
 from tests.images import benign
 from tests.proxy.test_tensors import SPEC
-from tuning.calibrate import images_needed
 from tuning.triton import EmbeddedTriton
 
 pytestmark = pytest.mark.triton
@@ -95,22 +93,6 @@ def test_the_same_seed_gives_the_same_numbers(calibrate: Command, tmp_path: Path
     assert blobs[0] == blobs[1] != blobs[2]
 
 
-def test_thresholds_hold_on_fresh_benign_images(calibrations: Path) -> None:
-    model = {**MODELS["digits_like"], "calibration": calibrations / "digits_like", "fpr": 0.05}
-    config = configfile.Config.model_validate({"models": {"digits_like": model}})
-    found = artifacts.load(
-        calibrations / "digits_like",
-        "digits_like",
-        config.models["digits_like"],
-        torch.device("cpu"),
-    )
-    names = [frozenset(names) for names in found.calibration.sets]
-    assert frozenset({"residual"}) in names
-    for members in names:
-        threshold = found.calibration.threshold(members, 0.05)
-        assert threshold.fpr_upper < 0.15
-
-
 @pytest.mark.parametrize(
     ("images", "options", "message"),
     [
@@ -148,23 +130,6 @@ def test_too_few_for_any_threshold(
     energy = [{"name": "energy"}]
     assert calibrate("digits_like", "--fpr", "0.2", file=file, detectors=energy) == 2
     assert "needs 30 or more" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("fpr", [0.5, 0.1, 0.05, 0.01])
-def test_the_number_told_is_the_least_that_works(fpr: float) -> None:
-    def held(images: int) -> int:
-        rest = images - round(images / 3)
-        return rest - round(rest / 3)
-
-    needed = images_needed(fpr)
-    assert held(needed) >= round(1 / fpr) - 1
-    assert held(needed - 1) < round(1 / fpr) - 1 or needed == 1
-
-
-@pytest.mark.parametrize("fpr", [-1.0, 0.0, 1.0, float("nan")])
-def test_a_rate_is_between_0_and_1(fpr: float) -> None:
-    with pytest.raises(ConfigError, match="between 0 and 1"):
-        images_needed(fpr)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ _SEED = 7
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """Images (N, 1, 32, 32) float32 in [0, 1] and labels (N,), in three parts that share nothing."""
+    """Images (N, 1, 32, 32) float32 in [0, 1] and labels (N,), in parts that share nothing."""
 
     train: tuple[Tensor, Tensor]
     calibrate: tuple[Tensor, Tensor]

@@ -14,46 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 import purifiers
-from detectors.binomial import lower_bound, upper_bound
 from proxy import configfile
 from proxy.errors import ConfigError
 from tuning import calibrate
-from tuning.demo import digits, picture, traffic
+from tuning.demo import digits, picture, policy, table, traffic
 from tuning.demo.sidecar import Sidecar
 from tuning.triton import EmbeddedTriton, TritonUnavailable
 
 SEND = 150
 """Images of each kind sent, without and with the proxy."""
 _SHOWN = 6
-_FPR = 0.02
-
-Row = dict[str, Any]
-
-DETECTORS: list[dict[str, Any]] = [
-    {"name": "residual"},
-    {"name": "margin"},
-    {
-        "name": "feature_squeezing",
-        "params": {
-            "views": [
-                {"name": "jpeg", "params": {"quality": 50}},
-                {"name": "median", "params": {"size": 3}},
-            ]
-        },
-    },
-]
-PURIFIERS: list[dict[str, Any]] = [
-    {"name": "jpeg", "params": {"quality": 10}},
-    {"name": "median", "params": {"size": 3}},
-    {"name": "bit_depth", "params": {"bits": 1}},
-]
-"""Severe, and right for digits: they stay legible at two grey levels. Photographs do not."""
 
 
 def run(out: Path, *, json_file: Path | None = None, keep: bool = False) -> int:
@@ -74,7 +48,7 @@ def run(out: Path, *, json_file: Path | None = None, keep: bool = False) -> int:
         story = _Story(out, progress, stack)
         rows = story.tell()
         progress.stop()
-        _print(console, rows)
+        table.show(console, rows)
         console.print(f"\npicture   {out / 'picture.png'}")
         console.print(f"metrics   {out / 'metrics.txt'}")
         console.print(f"took {time.monotonic() - started:.0f} s")
@@ -96,7 +70,7 @@ class _Story:
         self.triton: EmbeddedTriton | None = None
         self.sidecar: Sidecar | None = None
 
-    def tell(self) -> list[Row]:
+    def tell(self) -> list[table.Row]:
         """All steps in order; the rows of the table."""
         data = digits.load()
         net = self._train(data)
@@ -132,29 +106,9 @@ class _Story:
         return triton
 
     def _configure(self, triton: EmbeddedTriton) -> Path:
-        """Write the configuration; a user's would look the same."""
+        """Write the configuration."""
         file = self._out / "breakwater.yaml"
-        model = {
-            "inputs": [{"name": "image", "layout": "NCHW", "range": [0, 1]}],
-            "output": {"name": "logits", "kind": "logits"},
-            "calibration": "calibration",
-            "mode": "enforce",
-            "action": "purify",
-            "dispatch": "speculative",
-            "fpr": _FPR,
-            "budget_ms": 200,
-            "annotate": True,
-            "detectors": DETECTORS,
-            "purifiers": PURIFIERS,
-        }
-        document = {
-            "listen": "127.0.0.1:0",
-            "upstream": triton.grpc_address,
-            "admin": "127.0.0.1:0",
-            "audit": {"path": "audit.jsonl"},
-            "models": {digits.MODEL: model},
-        }
-        file.write_text(yaml.safe_dump(document, sort_keys=False))
+        file.write_text(yaml.safe_dump(policy.document(triton.grpc_address), sort_keys=False))
         return file
 
     def _calibrate(self, config: Path, data: digits.Digits) -> None:
@@ -169,14 +123,14 @@ class _Story:
 
     def _drive(
         self, kinds: list[traffic.Kind], triton: EmbeddedTriton, sidecar: Sidecar
-    ) -> list[Row]:
+    ) -> list[table.Row]:
         rows = []
         direct = traffic.Client(triton.grpc_address, None)
         defended = traffic.Client(sidecar.address, sidecar.metrics)
         with self._step("send traffic", 2 * sum(len(k.x) for k in kinds)) as tick:
             for kind in kinds:
                 without = direct.send(kind, tick)
-                rows.append(_row(kind, without, defended.send(kind, tick)))
+                rows.append(table.row(kind, without, defended.send(kind, tick)))
         direct.close()
         defended.close()
         return rows
@@ -184,7 +138,7 @@ class _Story:
     def _draw(self, kinds: list[traffic.Kind], sidecar: Sidecar) -> None:
         clean, attacked = kinds[0], kinds[-1]
         chain = purifiers.Chain(
-            [purifiers.build(p["name"], p.get("params", {})) for p in PURIFIERS]
+            [purifiers.build(p["name"], p.get("params", {})) for p in policy.PURIFIERS]
         )
         shown = slice(0, _SHOWN)
         purified = chain.purify(torch.from_numpy(attacked.x[shown])).numpy()
@@ -224,50 +178,6 @@ class _Story:
         self._progress.update(self._steps, description=title, completed=0, total=total)
         yield lambda: self._progress.advance(self._steps)
         self._progress.console.print(f"[green]done[/green] {title}")
-
-
-def _row(kind: traffic.Kind, without: traffic.Outcome, defended: traffic.Outcome) -> Row:
-    n = len(kind.x)
-    ms = {
-        f"{which}_{name}_ms": float(np.percentile(outcome.latency_s, q) * 1000)
-        for which, outcome in (("direct", without), ("breakwater", defended))
-        for name, q in (("p50", 50), ("p99", 99))
-    }
-    return {
-        "traffic": kind.name,
-        "benign": kind.is_benign,
-        "n": n,
-        "accuracy_without": without.correct / n,
-        "accuracy_with": defended.correct / n,
-        "flagged": defended.flagged / n,
-        "flagged_low": lower_bound(defended.flagged, n, 0.975),
-        "flagged_high": upper_bound(defended.flagged, n, 0.975),
-        **ms,
-        "added_p50_ms": ms["breakwater_p50_ms"] - ms["direct_p50_ms"],
-        "added_p99_ms": ms["breakwater_p99_ms"] - ms["direct_p99_ms"],
-    }
-
-
-def _print(console: Console, rows: list[Row]) -> None:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=f"{SEND} images of each kind, one a request; wanted false-positive rate {_FPR:.0%}",
-        caption="Flagged on benign traffic is a false positive. Intervals: Clopper-Pearson, 95 %.",
-    )
-    table.add_column("traffic", no_wrap=True)
-    for column in ("accuracy\nwithout", "accuracy\nwith", "flagged", "added\np50", "added\np99"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        low, high = row["flagged_low"], row["flagged_high"]
-        table.add_row(
-            row["traffic"],
-            f"{row['accuracy_without']:.0%}",
-            f"{row['accuracy_with']:.0%}",
-            f"{row['flagged']:.1%} ({100 * low:.1f}-{100 * high:.1f})",
-            f"{row['added_p50_ms']:.1f} ms",
-            f"{row['added_p99_ms']:.1f} ms",
-        )
-    console.print(table)
 
 
 def _progress(console: Console) -> Progress:
