@@ -33,7 +33,8 @@ quiet. The model is asked through Triton, which must be running."""
 
 _CHECK = """\
 Validate a configuration and print what would be enforced, completed from Triton if it answers.
-Exit status 0: usable; 1: not."""
+Exit status 0: usable; 1: Triton contradicts it, and a model would go undefended; 2: the file or a
+calibration cannot be used."""
 
 _DEMO = """\
 The whole story on this machine: train a small model, serve it from a real Triton, calibrate, start

@@ -36,8 +36,8 @@ TABLE = {
         "proxy.errors proxy.scoring proxy.upstream tuning.model_client rich torch"
     ),
     "tuning.report": (
-        "detectors proxy.config proxy.configfile proxy.defence proxy.defences proxy.errors "
-        "proxy.metrics proxy.rpc proxy.upstream purifiers rich"
+        "detectors proxy.adapt proxy.config proxy.configfile proxy.defence proxy.defences "
+        "proxy.errors proxy.metrics proxy.rpc proxy.scoring proxy.upstream purifiers rich"
     ),
     "tuning.model_client": (
         "proxy.adapt proxy.answers proxy.errors proxy.rpc proxy.tensors proxy.upstream proxy.wire "

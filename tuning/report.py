@@ -11,12 +11,14 @@ from rich.table import Table
 import detectors
 import purifiers
 from proxy import configfile
+from proxy.adapt import ModelSpec
 from proxy.config import Config
 from proxy.defence import Defence
 from proxy.defences import Defences
 from proxy.errors import ProxyError
 from proxy.metrics import Metrics
 from proxy.rpc import ALWAYS_ON
+from proxy.scoring import Scorer
 from proxy.upstream import Upstream
 
 
@@ -98,31 +100,46 @@ def _print_model(console: Console, defence: Defence) -> None:
     if defence.problem:
         table.add_row("[red]problem[/red]", escape(defence.problem))
     if spec is not None:
-        layout = "encoded JPEG/PNG" if spec.encoded else str(spec.layout)
-        low, high = (", ".join(f"{v:.4g}" for v in ends) for ends in (spec.low, spec.high))
-        shape = escape(str(list(spec.shape)))
-        table.add_row("input", f"{spec.input} {spec.datatype} {shape}, {layout}")
-        table.add_row("versions served", ", ".join(spec.versions))
-        table.add_row("pixel 0 .. 1 on the wire", f"{low} .. {high}")
-        table.add_row("output", f"{spec.output} ({spec.output_kind})")
-        table.add_row("largest query", f"{spec.batch_limit} samples")
-        kinds = [k for k, on in (("stateful", spec.stateful), ("decoupled", spec.decoupled)) if on]
-        if kinds:
-            table.add_row("kind", f"{', '.join(kinds)}: scored on the input only")
+        _add_tensors(table, spec)
     table.add_row("mode", model.mode + ("" if model.mode == "observe" else f", {model.action}"))
     table.add_row("dispatch", model.dispatch)
     table.add_row("budget", f"{model.budget_ms:g} ms, then fail {model.on_failure}")
+    if model.detectors and model.mode == "enforce" and model.on_failure == "open":
+        table.add_row("fail open", "a failing or overloaded detector lets requests pass")
     table.add_row("detectors", ", ".join(p.name for p in model.detectors) or "none")
     table.add_row("purifiers", ", ".join(p.name for p in model.purifiers) or "none")
-    if defence.scorer is not None:
-        source = defence.scorer.provenance
-        table.add_row(
-            "calibrated",
-            f"{source.date} on {source.samples} images, model version {source.model_version}",
-        )
-        for level, (threshold, upper) in defence.scorer.threshold_bounds.items():
-            table.add_row(
-                f"threshold ({level})",
-                f"{threshold:.4g} for {model.fpr:.2%} false positives (at most {upper:.2%})",
-            )
+    if defence.scorer is not None and spec is not None:
+        _add_calibration(table, defence.scorer, model.fpr, ",".join(spec.versions))
     console.print(table)
+
+
+def _add_tensors(table: Table, spec: ModelSpec) -> None:
+    layout = "encoded JPEG/PNG" if spec.encoded else str(spec.layout)
+    low, high = (", ".join(f"{v:.4g}" for v in ends) for ends in (spec.low, spec.high))
+    shape = escape(str(list(spec.shape)))
+    table.add_row("input", f"{spec.input} {spec.datatype} {shape}, {layout}")
+    table.add_row("versions served", ", ".join(spec.versions))
+    table.add_row("pixel 0 .. 1 on the wire", f"{low} .. {high}")
+    table.add_row("output", f"{spec.output} ({spec.output_kind})")
+    table.add_row("largest query", f"{spec.batch_limit} samples")
+    kinds = [k for k, on in (("stateful", spec.stateful), ("decoupled", spec.decoupled)) if on]
+    if kinds:
+        table.add_row("kind", f"{', '.join(kinds)}: scored on the input only")
+
+
+def _add_calibration(table: Table, scorer: Scorer, fpr: float, served: str) -> None:
+    source = scorer.provenance
+    table.add_row(
+        "calibrated",
+        f"{source.date} on {source.samples} images, model version {source.model_version}",
+    )
+    if source.model_version != served:
+        table.add_row(
+            "[yellow]calibration[/yellow]",
+            f"made on version {source.model_version}, Triton serves {served}: calibrate again",
+        )
+    for level, (threshold, upper) in scorer.threshold_bounds.items():
+        table.add_row(
+            f"threshold ({level})",
+            f"{threshold:.4g} for {fpr:.2%} false positives (at most {upper:.2%})",
+        )

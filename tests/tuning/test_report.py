@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from detectors import DETECTORS
+from proxy.artifacts import JSON_FILE
 from proxy.cli import main
 from purifiers import PURIFIERS
 from tests.defended import settings_of
@@ -74,6 +76,7 @@ def test_without_triton_it_is_shown_as_configured(
     assert "Triton at 127.0.0.1:1: the model server cannot be reached" in printed
     assert "versions served" not in rows(printed)
     assert rows(printed)["budget"] == "10000 ms, then fail open"
+    assert rows(printed)["fail open"] == "a failing or overloaded detector lets requests pass"
 
 
 def test_a_defended_model_is_shown_as_triton_completes_it(
@@ -93,8 +96,36 @@ def test_a_defended_model_is_shown_as_triton_completes_it(
     assert shown["unlisted models"] == "refuse"
     assert "trace" in shown["RPC groups allowed"]
     assert "on 150 images, model version 1" in shown["calibrated"]
+    assert "calibration" not in shown
     for level in ("input", "output", "views"):
         assert "for 5.00% false positives (at most" in shown[f"threshold ({level})"]
+
+
+@pytest.mark.parametrize("fields", [{"mode": "observe"}, {"on_failure": "closed"}])
+def test_only_what_is_enforced_can_fail_open(
+    check: Callable[..., int],
+    calibrations: Path,
+    capsys: pytest.CaptureFixture[str],
+    fields: dict[str, str],
+) -> None:
+    assert check(settings_of(calibrations, {"digits_like": fields})) == 0
+    assert "fail open" not in rows(capsys.readouterr().out)
+
+
+def test_a_calibration_of_another_version_is_shown(
+    check: Callable[..., int],
+    calibrations: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = shutil.copytree(calibrations / "digits_like", tmp_path / "older")
+    file = folder / JSON_FILE
+    content = json.loads(file.read_text())
+    content["provenance"]["model_version"] = "7"
+    file.write_text(json.dumps(content))
+    assert check(settings_of(calibrations, {"digits_like": {"calibration": folder}})) == 0
+    shown = rows(capsys.readouterr().out)["calibration"]
+    assert shown == "made on version 7, Triton serves 1: calibrate again"
 
 
 def test_stateful_decoupled_and_encoded_models(
