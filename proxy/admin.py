@@ -102,8 +102,11 @@ class Admin:
         return f"{host}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
-        """Stop listening; requests in progress get a moment to finish."""
+        """Stop listening, for good; requests in progress get a moment to finish."""
         await self._runner.cleanup()
+        # aiohttp caches handlers, and us with them, for the life of the process; the proxy with
+        # its connections shall not stay.
+        del self._target
 
     async def _index(self, _: web.Request) -> web.Response:
         return web.Response(text=INDEX)

@@ -135,6 +135,7 @@ class Server:
             await self.stop()
             raise
         self._background.start(self._monitor.run())
+        self._background.start(self._count())
         if self._path is not None:
             self._watcher = Watcher(
                 self._path,
@@ -216,6 +217,7 @@ class Server:
         await self._background.stop()
         self._monitor.health.close()
         await self._server.stop(grace=grace_s)
+        self._pipeline.flush()
         await self._pipeline.close()
         if self._batcher is not None:
             await self._batcher.close()
@@ -241,6 +243,7 @@ class Server:
         await defences.refresh(self._upstream)
         self._provide_batcher(config, defences)
         self._config = config
+        self._pipeline.flush()  # what has finished counts for the models of its time
         self._pipeline.parts = Parts(config, defences.find)
         self._monitor.use(defences)
 
