@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,13 +154,19 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _config(options: argparse.Namespace) -> Config:
+    from pydantic import ValidationError
+
     from proxy import configfile
     from proxy.config import Config
 
     config = Config() if options.config is None else configfile.load(options.config)
     overrides = _overrides(options)
     if overrides:
-        Config.model_validate(overrides)  # the same check as for the file
+        try:
+            Config.model_validate(overrides)  # the same check as for the file
+        except ValidationError as error:
+            names = ", ".join(f"--{e['loc'][0]} {e['input']}" for e in error.errors())
+            raise ConfigError(f"{names}: not HOST:PORT with a port up to 65535") from error
         config = config.model_copy(update=overrides)
     return config
 
@@ -180,10 +187,14 @@ def _run_server(options: argparse.Namespace, config: Config) -> int:
     import uvloop
 
     from proxy.server import Server
+    from proxy.supervisor import watch_parent
 
     worker = options.worker_index is not None
 
     async def run() -> int:
+        if worker:
+            # Without a supervisor nobody would ever stop this process: drain, as if told to.
+            watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
         server = Server(
             config,
             path=options.config,

@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 INT32_MAX = 2**31 - 1
+MAX_PORT = 65535
 
 RpcGroup = Literal[
     "model-config", "statistics", "model-repository", "shared-memory", "trace", "logging"
@@ -18,7 +19,14 @@ RpcGroup = Literal[
 SharedMemoryPolicy = Literal["deny", "inspect", "passthrough"]
 NonFinitePolicy = Literal["refuse", "pass"]
 
-Address = Annotated[str, Field(pattern=r"^.+:\d{1,5}$")]
+
+def _has_a_port(address: str) -> str:
+    if int(address.rpartition(":")[2]) > MAX_PORT:
+        raise ValueError(f"the port is over {MAX_PORT}")
+    return address
+
+
+Address = Annotated[str, Field(pattern=r"^.+:\d{1,5}$"), AfterValidator(_has_a_port)]
 
 
 class _Strict(BaseModel):
