@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy import configfile, rpc
@@ -49,6 +50,15 @@ async def ask(channel: grpc.aio.Channel, name: str, request: Any, **options: Any
 def open_stream(channel: grpc.aio.Channel, **options: Any) -> grpc.aio.StreamStreamCall:
     """Open ModelStreamInfer as bytes."""
     return channel.stream_stream(rpc.STREAM_INFER.path)(**{"timeout": LIMIT_S, **options})
+
+
+async def check_health(channel: grpc.aio.Channel, service: str) -> int:
+    """The state of a service; SERVICE_UNKNOWN where Check says NOT_FOUND."""
+    request = health_pb2.HealthCheckRequest(service=service)
+    call = health_pb2_grpc.HealthStub(channel).Check(request, timeout=LIMIT_S)
+    if await call.code() is grpc.StatusCode.NOT_FOUND:
+        return health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    return (await call).status
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, limit_s: float = LIMIT_S) -> None:
@@ -219,3 +229,51 @@ async def recording() -> AsyncIterator[tuple[Recorder, str]]:
     recorder = Recorder()
     async with serving(recorder) as address:
         yield recorder, address
+
+
+class Relay:
+    """A TCP relay to a server: counts what the server sends, and can hold it back."""
+
+    def __init__(self, address: str) -> None:
+        self.received = 0
+        self.open = asyncio.Event()
+        self.open.set()
+        self.address = ""
+        self._far = address.rpartition(":")[::2]
+
+    async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(*self._far)
+        try:
+            await asyncio.gather(self._up(reader, far_writer), self._down(far_reader, writer))
+        except OSError:
+            return  # one side has gone, and the other is told so
+        finally:
+            far_writer.close()
+            writer.close()
+
+    async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            self.received += len(data)
+            await self.open.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def relayed(address: str) -> AsyncIterator[Relay]:
+    """A started relay in front of a server."""
+    relay = Relay(address)
+    server = await asyncio.start_server(relay.connect, "127.0.0.1", 0, limit=65536)
+    host, port = server.sockets[0].getsockname()
+    relay.address = f"{host}:{port}"
+    try:
+        yield relay
+    finally:
+        server.close()

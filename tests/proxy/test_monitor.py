@@ -18,22 +18,13 @@ from proxy.metrics import Metrics
 from proxy.monitor import Monitor
 from proxy.pb import open_inference_pb2 as pb
 from proxy.upstream import Upstream
-from tests.proxy.running import LIMIT_S, Call, Recorder, Running, running, until
+from tests.proxy.running import Call, Recorder, Running, check_health, running, until
 from tuning.triton import EmbeddedTriton
 
 READY = ("", "readiness", rpc.SERVICE)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-
-
-async def check(channel: grpc.aio.Channel, service: str) -> int:
-    """The state of a service; SERVICE_UNKNOWN where Check says NOT_FOUND."""
-    request = health_pb2.HealthCheckRequest(service=service)
-    call = health_pb2_grpc.HealthStub(channel).Check(request, timeout=LIMIT_S)
-    if await call.code() is grpc.StatusCode.NOT_FOUND:
-        return UNKNOWN
-    return (await call).status
 
 
 def watch(channel: grpc.aio.Channel, service: str) -> grpc.aio.UnaryStreamCall:
@@ -55,7 +46,7 @@ async def test_every_service_has_its_state(sidecar: Running) -> None:
     expected = dict.fromkeys((*READY, "liveness", "digits_like", "identity_bytes"), SERVING)
     # A configured model that Triton does not serve is unwell; the others are not held up by it.
     expected |= {"nonesuch": NOT_SERVING, "slow": UNKNOWN, "anything": UNKNOWN}
-    assert {s: await check(sidecar.channel, s) for s in expected} == expected
+    assert {s: await check_health(sidecar.channel, s) for s in expected} == expected
 
 
 @pytest.mark.triton
@@ -86,7 +77,7 @@ async def test_liveness_is_the_process_alone(recorder: tuple[Recorder, str]) -> 
 
     recorder[0].answers["ServerReady"] = down
     async with running(recorder[1], models={"m": {}}) as sidecar:
-        states = [await check(sidecar.channel, s) for s in (*READY, "m", "liveness")]
+        states = [await check_health(sidecar.channel, s) for s in (*READY, "m", "liveness")]
     assert states == [NOT_SERVING] * 4 + [SERVING]
 
 
@@ -123,7 +114,7 @@ class Scene:
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            states = {s: await check(channel, s) for s in ("", "liveness", "a", "b")}
+            states = {s: await check_health(channel, s) for s in ("", "liveness", "a", "b")}
         await server.stop(0)
         return states
 

@@ -30,6 +30,7 @@ from tests.proxy.running import (
     ask,
     open_stream,
     recording,
+    relayed,
     running,
     serving,
 )
@@ -321,39 +322,14 @@ async def test_answers_are_compressed_where_wanted(
         return body
 
     recorder[0].answers["ModelInfer"] = answer
-    async with running(recorder[1], response_compression=algorithm) as sidecar:
-        seen: list[int] = []
-        relayed = await _counting_relay(sidecar.address, seen)
-        async with relayed, grpc.aio.insecure_channel(_address(relayed)) as channel:
-            reply = await ask(channel, "ModelInfer", INFER)
+    async with (
+        running(recorder[1], response_compression=algorithm) as sidecar,
+        relayed(sidecar.address) as relay,
+        grpc.aio.insecure_channel(relay.address) as channel,
+    ):
+        reply = await ask(channel, "ModelInfer", INFER)
     assert reply.data == body
-    assert sum(seen) < len(body) / 10
-
-
-async def _counting_relay(address: str, seen: list[int]) -> asyncio.Server:
-    """A TCP relay that notes how many bytes the server sends."""
-    host, _, port = address.rpartition(":")
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(host, int(port))
-
-        async def pump(
-            source: asyncio.StreamReader, sink: asyncio.StreamWriter, counts: list[int]
-        ) -> None:
-            while data := await source.read(65536):
-                counts.append(len(data))
-                sink.write(data)
-                await sink.drain()
-            sink.close()
-
-        await asyncio.gather(pump(reader, far_writer, []), pump(far_reader, writer, seen))
-
-    return await asyncio.start_server(relay, "127.0.0.1", 0)
-
-
-def _address(server: asyncio.Server) -> str:
-    host, port = server.sockets[0].getsockname()
-    return f"{host}:{port}"
+    assert relay.received < len(body) / 10
 
 
 @pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip])
