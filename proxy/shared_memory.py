@@ -39,7 +39,16 @@ class SharedMemoryReader:
     async def read_all(
         self, tensors: Sequence[Tensor], *, timeout_s: float, metadata: Metadata | None
     ) -> dict[int, bytes]:
-        """Private copies of the tensors that lie in shared memory, by index; raises as `read`."""
+        """Private copies of the tensors that lie in shared memory, by index; raises as `read`.
+
+        All of them together are bounded like one: a request of a few hundred bytes may name the
+        same large region many times.
+        """
+        total = sum(t.shared_memory.byte_size for t in tensors if t.shared_memory is not None)
+        if total > self._max_bytes:
+            raise InvalidTensor(
+                f"shared-memory tensors of {total} bytes are over the limit of {self._max_bytes}"
+            )
         return {
             tensor.index: await self.read(
                 place.region,

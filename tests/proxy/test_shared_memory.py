@@ -17,6 +17,7 @@ from proxy.errors import InvalidTensor, UpstreamError, UpstreamUnavailable
 from proxy.pb import open_inference_pb2 as pb
 from proxy.shared_memory import SharedMemoryReader
 from proxy.upstream import Upstream
+from proxy.wire import InferRequest
 from tests.builders import infer_request
 from tests.proxy.running import Call, Recorder, Running, ask, recording, running
 from tuning.triton import EmbeddedTriton
@@ -276,6 +277,24 @@ async def test_a_tensor_over_the_limit_is_not_read(
     with pytest.raises(InvalidTensor, match="over the limit of 40000"):
         await read(reader, 40_001)
     assert len(await read(reader, 40_000)) == 40_000
+
+
+async def test_all_tensors_together_are_bounded_like_one(
+    reader: SharedMemoryReader, recorder: tuple[Recorder, str], handle: object
+) -> None:
+    claim(recorder[0], NAME)
+    message = pb.ModelInferRequest(model_name="m")
+    for index in range(4):
+        tensor = message.inputs.add(name=str(index), datatype="UINT8", shape=[10_000])
+        tensor.parameters["shared_memory_region"].string_param = "r"
+        tensor.parameters["shared_memory_byte_size"].int64_param = 10_000
+    tensors = InferRequest.parse(message.SerializeToString()).tensors
+    copies = await reader.read_all(tensors, timeout_s=5, metadata=None)
+    assert [len(copies[index]) for index in range(4)] == [10_000] * 4
+    asked = len(recorder[0].calls)
+    with pytest.raises(InvalidTensor, match="50000 bytes are over the limit of 40000"):
+        await reader.read_all([*tensors, tensors[0]], timeout_s=5, metadata=None)
+    assert len(recorder[0].calls) == asked
 
 
 async def test_only_not_found_means_unregistered(
