@@ -40,14 +40,15 @@ def timed(flow: Flow, stage: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _add(flow, stage, time.monotonic() - started)
+        add_time(flow, stage, time.monotonic() - started)
 
 
 def count_as_queued(flow: Flow, seconds: float) -> None:
     """Of the time measured as `score`, this much was spent waiting for the device."""
-    _add(flow, "queue", seconds)
-    _add(flow, "score", -seconds)
+    add_time(flow, "queue", seconds)
+    add_time(flow, "score", -seconds)
 
 
-def _add(flow: Flow, stage: str, seconds: float) -> None:
+def add_time(flow: Flow, stage: str, seconds: float) -> None:
+    """Add to one of the flow's stages."""
     flow.stage_s[stage] = flow.stage_s.get(stage, 0.0) + seconds

@@ -47,7 +47,7 @@ class Defences:
             {name: [d.name for d in model.detectors] for name, model in config.models.items()}
         )
         self._known = {
-            name: Defence(name, model, metrics.model(name), model.non_finite or config.non_finite)
+            name: Defence(name, model, metrics.model(name), model.non_finite)
             for name, model in config.models.items()
         }
         self._other = Defence(

@@ -1,11 +1,12 @@
-"""The call to Triton: made at most once a message, cancelled if nobody wants its answer."""
+"""The call to Triton: made at most once a message."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 from proxy import rpc
-from proxy.budget import timed
+from proxy.budget import add_time, timed
 from proxy.inspection import Inspection
 from proxy.tasks import Tasks
 from proxy.upstream import Answer, Upstream
@@ -27,31 +28,48 @@ class Forward:
         self._data = data
         self._timeout_s = inspection.timeout_s
         self._task: asyncio.Task[Answer] | None = None
+        self._started_s = 0.0
 
     def start(self) -> asyncio.Task[Answer]:
         """Send the message if that has not happened; the task holds its answer."""
         if self._task is None:
-            self._task = self._tasks.start(self.once(), quiet=True)
+            self._started_s = time.monotonic()
+            self._task = self._tasks.start(self._send(), quiet=True)
+            self._task.add_done_callback(self._note)
         return self._task
 
     async def once(self) -> Answer:
         """Send the message and return the answer, without the cost of a task of its own."""
         with timed(self._inspection.flow, "upstream"):
-            return await self._upstream.call(
-                rpc.INFER.path,
-                self._data,
-                timeout_s=self._timeout_s,
-                metadata=self._inspection.metadata,
-            )
+            return await self._send()
 
     def replace(self, data: bytes) -> None:
-        """Send this message instead; an answer to the old one is dropped."""
+        """Send this message instead; nobody waits for an answer to the old one."""
         self.abandon()
-        self._task = None
         self._data = data
         self._timeout_s = self._inspection.timeout_s
 
     def abandon(self) -> None:
-        """Cancel the call if it is still under way."""
-        if self._task is not None:
-            self._task.cancel()
+        """The answer is void; the call ends by itself."""
+        task, self._task = self._task, None
+        if task is not None:
+            self._tasks.let_go(task)
+
+    def cancel(self) -> None:
+        """The client has gone: end the call, as it would have ended without us."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+
+    async def _send(self) -> Answer:
+        return await self._upstream.call(
+            rpc.INFER.path,
+            self._data,
+            timeout_s=self._timeout_s,
+            metadata=self._inspection.metadata,
+        )
+
+    def _note(self, task: asyncio.Task[Answer]) -> None:
+        """Note the time of a call whose answer counts; a void one ends after its request."""
+        if task is self._task:
+            add_time(self._inspection.flow, "upstream", time.monotonic() - self._started_s)

@@ -14,9 +14,11 @@ _OURS = "breakwater-"
 
 def to_upstream(metadata: Metadata | None) -> Metadata | None:
     """The client's metadata without what belongs to this hop, or to our own annotations."""
+    if not metadata or (len(metadata) == 1 and metadata[0][0] == "user-agent"):
+        return None  # most requests
     kept = tuple(
         (key, value)
-        for key, value in metadata or ()
+        for key, value in metadata
         if key not in _OF_ONE_HOP and not key.startswith((_OF_GRPC, _OURS))
     )
     return kept or None
@@ -24,4 +26,6 @@ def to_upstream(metadata: Metadata | None) -> Metadata | None:
 
 def to_client(metadata: Metadata | None) -> tuple[tuple[str, str | bytes], ...]:
     """Triton's metadata, initial or trailing, without what only we may say."""
-    return tuple((key, value) for key, value in metadata or () if not key.startswith(_OURS))
+    if not metadata:
+        return ()
+    return tuple((key, value) for key, value in metadata if not key.startswith(_OURS))

@@ -38,13 +38,13 @@ _Observe = Callable[[float], None]
 
 
 def _outcomes() -> tuple[str, ...]:
-    """`ok` and the kind of every error a request can end with."""
+    """`ok`, `cancelled` by the client, and the kind of every error a request can end with."""
     kinds, todo = {ProxyError.kind}, [ProxyError]
     while todo:
         for child in todo.pop().__subclasses__():
             kinds.add(child.kind)
             todo.append(child)
-    return ("ok", *sorted(kinds))
+    return ("ok", "cancelled", *sorted(kinds))
 
 
 class Families:

@@ -164,6 +164,9 @@ class Pipeline:
         except UpstreamError as error:
             defence.metrics.upstream_error(error.code_name)
             raise
+        except asyncio.CancelledError:
+            forward.cancel()
+            raise
         finally:
             forward.abandon()
             _annotate(flow, defence)
@@ -233,15 +236,14 @@ class Pipeline:
         started = time.monotonic()
         flow.bytes_in = len(data)
         request, known = self._reader.read(data)
-        flow.model = request.head.model_name
-        flow.version = request.head.model_version
+        flow.model, flow.version = request.common.model, request.common.version
         flow.client_id = request.request_id
         defence = self.parts.find(flow.model)
         self._reader.validate(request, known=known, non_finite=defence.non_finite)
         flow.stage_s["read"] = time.monotonic() - started
         if defence.refused:
             raise RpcRefused(f"model {flow.model!r} is not served here")
-        if request.uses_shared_memory:
+        if request.common.uses_shared_memory:
             request = await self._shared(flow, defence, request, metadata)
         return request, defence
 

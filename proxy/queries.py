@@ -52,11 +52,11 @@ class Queries:
             for group in groups
         ]
         try:
-            answers = await asyncio.gather(*asked)
+            done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)
+            return {key: output for task in done for key, output in task.result().items()}
         finally:
             for task in asked:  # when one fails, nobody waits for the others
-                task.cancel()
-        return {key: output for answer in answers for key, output in answer.items()}
+                self._tasks.let_go(task)
 
     async def _ask(self, keys: Sequence[str], copies: Sequence[Buffer]) -> dict[str, Output]:
         spec, inspection = self._image.spec, self._inspection

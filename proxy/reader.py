@@ -7,21 +7,11 @@ bytes mean equal messages. What may differ, ids and values, is looked at every t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from proxy.config import NonFinitePolicy
 from proxy.errors import InvalidTensor
-from proxy.fields import Buffer, Pieces, split
-from proxy.pb import open_inference_pb2 as pb
+from proxy.fields import Buffer, RawPiece, split
 from proxy.validation import is_finite, validate
-from proxy.wire import (
-    RAW_INPUT,
-    REQUEST_ID,
-    InferRequest,
-    Tensor,
-    quoted,
-    read_id,
-)
+from proxy.wire import RAW_INPUT, REQUEST_ID, Head, InferRequest, quoted, read_id
 
 MAX_HEADS = 256
 """Most heads remembered; the oldest goes first, so a client that never repeats itself only makes
@@ -33,18 +23,11 @@ MAX_HEAD_BYTES = 2048
 _Key = tuple[bytes, tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    head: pb.ModelInferRequest
-    tensors: tuple[Tensor, ...]
-    """Without their values."""
-
-
 class Reader:
     """Turns messages into valid requests; one for each event loop."""
 
     def __init__(self) -> None:
-        self._known: dict[_Key, _Known] = {}
+        self._known: dict[_Key, Head] = {}
 
     def read(self, data: Buffer) -> tuple[InferRequest, bool]:
         """A request, and whether its head is known to be valid.
@@ -53,14 +36,12 @@ class Reader:
             InvalidRequest, InvalidTensor: as `InferRequest.parse`.
         """
         pieces = split(data, RAW_INPUT, REQUEST_ID)
-        known = self._known.get(_key(pieces)) if len(pieces.head) <= MAX_HEAD_BYTES else None
-        if known is None:
-            return InferRequest.from_pieces(data, pieces), False
-        tensors = [
-            Tensor(t.index, t.name, t.datatype, t.shape, piece, None, None)
-            for t, piece in zip(known.tensors, pieces.raw, strict=True)
-        ]
-        return InferRequest(data, known.head, read_id(pieces), pieces.raw, tensors), True
+        head = self._known.get(_key(pieces.head, pieces.raw))
+        known = head is not None
+        return (
+            InferRequest(data, head or Head.parse(pieces.head), read_id(pieces), pieces.raw),
+            known,
+        )
 
     def validate(self, request: InferRequest, *, known: bool, non_finite: NonFinitePolicy) -> None:
         """Raise InvalidRequest or InvalidTensor unless the request is valid; see `validate`.
@@ -85,20 +66,15 @@ class Reader:
         Typed values and shared-memory references are part of the head, and the framing of BYTES is
         part of the values.
         """
-        if request.uses_shared_memory or any(
-            tensor.piece is None or not tensor.kind().size for tensor in request.tensors
-        ):
+        head = request.common
+        if len(head.data) > MAX_HEAD_BYTES or head.uses_shared_memory:
             return
-        pieces = split(request.data, RAW_INPUT, REQUEST_ID)
-        if len(pieces.head) > MAX_HEAD_BYTES:
+        if any(tensor.piece is None or not tensor.kind().size for tensor in request.tensors):
             return
         while len(self._known) >= MAX_HEADS:
             del self._known[next(iter(self._known))]
-        tensors = tuple(
-            Tensor(t.index, t.name, t.datatype, t.shape, None, None, None) for t in request.tensors
-        )
-        self._known[_key(pieces)] = _Known(request.head, tensors)
+        self._known[_key(head.data, request.pieces)] = head
 
 
-def _key(pieces: Pieces) -> _Key:
-    return pieces.head, tuple([len(piece.view) for piece in pieces.raw])
+def _key(head: bytes, raw: list[RawPiece]) -> _Key:
+    return head, tuple([piece.end - piece.start for piece in raw])

@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+MOST_LET_GO = 64
+"""Most tasks left to finish although nobody waits for them."""
+
 log = logging.getLogger(__name__)
 
 
@@ -20,6 +23,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
+        self._let_go: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
         return len(self._running)
@@ -30,6 +34,20 @@ class Tasks:
         self._running.add(task)
         task.add_done_callback(self._forget_quietly if quiet else self._forget)
         return task
+
+    def let_go(self, task: asyncio.Task[Any]) -> None:
+        """Nobody waits for this task any more: let it finish, or cancel it if many do already.
+
+        For calls to Triton: releases before 25.05 can crash when a call is cancelled
+        (triton-inference-server #7368; 24.10 did in the tests of this package).
+        """
+        if task.done():
+            return
+        if len(self._let_go) >= MOST_LET_GO:
+            task.cancel()
+            return
+        self._let_go.add(task)
+        task.add_done_callback(self._let_go.discard)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import grpc
 
@@ -27,8 +27,7 @@ _GRPC_TEXTS = (
 """How gRPC's own texts of a lost connection begin; nothing else tells them from the server's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a unary call to Triton returned."""
 
     data: bytes

@@ -62,6 +62,18 @@ class Tensor:
     """The typed values (part of the message's head, do not modify), or None."""
     shared_memory: SharedMemoryRef | None
 
+    def with_piece(self, piece: RawPiece | None) -> Tensor:
+        """The same tensor with this raw entry."""
+        return Tensor(
+            self.index,
+            self.name,
+            self.datatype,
+            self.shape,
+            piece,
+            self.contents,
+            self.shared_memory,
+        )
+
     @property
     def data(self) -> memoryview | None:
         """The raw payload, a view of the message, or None."""
@@ -113,37 +125,73 @@ def as_numpy(tensor: Tensor) -> NDArray[Any]:
         raise InvalidTensor(f"tensor {quoted(tensor.name)}: {error}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """All of a ModelInferRequest but its raw tensors and its id: the part that repeats."""
+
+    data: bytes
+    """As it came, in wire order."""
+    message: pb.ModelInferRequest
+    """As protobuf read it. Do not modify: requests share it."""
+    model: str
+    version: str
+    inputs: tuple[Tensor, ...]
+    """The inputs in order, without their raw values."""
+    uses_shared_memory: bool
+    """Whether an input or a requested output lies in shared memory."""
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read a head; raises InvalidRequest and InvalidTensor as `InferRequest.parse`."""
+        try:
+            message = pb.ModelInferRequest.FromString(data)
+        except DecodeError:
+            raise InvalidRequest(_NOT_A_REQUEST) from None
+        inputs = tuple([_tensor(index, item) for index, item in enumerate(message.inputs)])
+        shared = any(tensor.shared_memory is not None for tensor in inputs) or any(
+            _SHM_REGION in output.parameters for output in message.outputs
+        )
+        return cls(data, message, message.model_name, message.model_version, inputs, shared)
+
+
 class InferRequest:
-    """A ModelInferRequest: its head as protobuf read it, its tensors as views of the message."""
+    """A ModelInferRequest: its head as protobuf read it, its tensors as views of the message.
 
-    __slots__ = ("data", "head", "pieces", "request_id", "tensors")
+    Args:
+        data: the message as it came.
+        common: its head.
+        request_id: the client's id for the request.
+        pieces: every raw entry, also those that no input claims.
+    """
 
-    def __init__(
-        self,
-        data: Buffer,
-        head: pb.ModelInferRequest,
-        request_id: str,
-        pieces: list[RawPiece],
-        tensors: list[Tensor],
-    ) -> None:
+    __slots__ = ("_tensors", "common", "data", "pieces", "request_id")
+
+    def __init__(self, data: Buffer, common: Head, request_id: str, pieces: list[RawPiece]) -> None:
         self.data = data
-        """The message as it came."""
-        self.head = head
-        """Every field but raw_input_contents and id. Do not modify: requests share it."""
+        self.common = common
         self.request_id = request_id
-        """The client's id for the request, apart from the head: all else in there repeats."""
         self.pieces = pieces
-        """Every raw entry, also those that no input claims."""
-        self.tensors = tensors
-        """The inputs in order. Raw entries are dealt to the inputs that are not in shared memory;
-        whether the two counts agree is for `proxy.validation`."""
+        self._tensors: list[Tensor] | None = None
 
     @property
-    def uses_shared_memory(self) -> bool:
-        """Whether an input or a requested output lies in shared memory."""
-        return any(tensor.shared_memory is not None for tensor in self.tensors) or any(
-            _SHM_REGION in output.parameters for output in self.head.outputs
-        )
+    def head(self) -> pb.ModelInferRequest:
+        """Every field but raw_input_contents and id. Do not modify."""
+        return self.common.message
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The inputs in order.
+
+        Raw entries are dealt to the inputs that are not in shared memory; whether the two counts
+        agree is for `proxy.validation`.
+        """
+        if self._tensors is None:
+            raw = iter(self.pieces)
+            self._tensors = [
+                tensor.with_piece(None if tensor.shared_memory is not None else next(raw, None))
+                for tensor in self.common.inputs
+            ]
+        return self._tensors
 
     @classmethod
     def parse(cls, data: Buffer) -> Self:
@@ -153,24 +201,8 @@ class InferRequest:
             InvalidRequest: it is not one protobuf would read, or exceeds a bound (`split`).
             InvalidTensor: a tensor has more than 32 axes.
         """
-        return cls.from_pieces(data, split(data, RAW_INPUT, REQUEST_ID))
-
-    @classmethod
-    def from_pieces(cls, data: Buffer, pieces: Pieces) -> Self:
-        """Read a message that has been split already; otherwise as `parse`."""
-        try:
-            head = pb.ModelInferRequest.FromString(pieces.head)
-        except DecodeError:
-            raise InvalidRequest(_NOT_A_REQUEST) from None
-        tensors = []
-        taken = 0
-        for index, item in enumerate(head.inputs):
-            tensor = _tensor(index, item)
-            if tensor.shared_memory is None and taken < len(pieces.raw):
-                tensor.piece = pieces.raw[taken]
-                taken += 1
-            tensors.append(tensor)
-        return cls(data, head, read_id(pieces), pieces.raw, tensors)
+        pieces = split(data, RAW_INPUT, REQUEST_ID)
+        return cls(data, Head.parse(pieces.head), read_id(pieces), pieces.raw)
 
     def replace(self, changes: Changes) -> bytes:
         """Return a new message in which the inputs named by index have new values.

@@ -14,8 +14,13 @@ from tuning.triton import EmbeddedTriton, TritonUnavailable, wheel_folder
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
+TRITON = pytest.StashKey[EmbeddedTriton]()
+
+
 @pytest.fixture(scope="session")
-def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
+def triton(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedTriton]:
     """A real Triton serving tests/models. Tests that use it carry the marker `triton`."""
     try:
         wheel_folder()
@@ -25,7 +30,21 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]
         pytest.skip(str(reason))
     log = tmp_path_factory.mktemp("triton") / "server.log"
     with EmbeddedTriton(CHECKOUT / "tests" / "models", log=log) as server:
+        request.config.stash[TRITON] = server
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _revive_triton(request: pytest.FixtureRequest) -> None:
+    """Start Triton again if the test before left it crashed.
+
+    2.51 can crash some time after a client has cancelled a call (triton-inference-server #7368),
+    and one test's cancelled call must not fail the hundreds after it.
+    """
+    server = request.config.stash.get(TRITON, None)
+    if server is not None and server.has_crashed:
+        print("Triton has crashed; its log ends:", server.log_tail(), sep="\n")
+        server.restart()
 
 
 @pytest.fixture(scope="session")

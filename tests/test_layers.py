@@ -117,7 +117,7 @@ TABLE = {
         "proxy.upstream proxy.wire ~proxy.scoring"
     ),
     "proxy.answers": "proxy.adapt proxy.case proxy.errors proxy.wire numpy",
-    "proxy.reader": "proxy.config proxy.errors proxy.fields proxy.pb proxy.validation proxy.wire",
+    "proxy.reader": "proxy.config proxy.errors proxy.fields proxy.validation proxy.wire",
     "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
     "proxy.supervisor": "proxy.admin proxy.config proxy.errors proxy.metrics aiohttp",
     "proxy.tensors": "proxy.adapt proxy.case proxy.datatypes proxy.errors proxy.images numpy torch",

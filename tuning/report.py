@@ -80,7 +80,7 @@ def _print_front(console: Console, config: Config) -> None:
         "admin": config.admin,
         "RPC groups allowed": ", ".join(allowed),
         "shared memory": config.shared_memory,
-        "NaN and infinities": config.non_finite,
+        "NaN and infinities, unlisted models": config.non_finite,
         "unlisted models": f"{config.unlisted_models} (validated, not scored)"
         if config.unlisted_models == "pass"
         else "refuse",

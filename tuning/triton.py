@@ -171,6 +171,11 @@ class EmbeddedTriton:
         """End the server at once, as a crash would; `restart` brings it back on the same ports."""
         self._end(signal.SIGKILL)
 
+    @property
+    def has_crashed(self) -> bool:
+        """Whether it was started, not stopped, and yet has ended."""
+        return self._process is not None and self._process.poll() is not None
+
     def restart(self) -> None:
         """Stop the server if it runs and start it again on the same ports."""
         self._end(signal.SIGTERM)

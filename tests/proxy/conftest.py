@@ -29,7 +29,7 @@ async def direct(triton: EmbeddedTriton) -> AsyncIterator[grpc.aio.Channel]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def front(triton: EmbeddedTriton) -> AsyncIterator[Running]:
     """A sidecar with the default policy in front of Triton."""
-    async with running(triton.grpc_address) as sidecar:
+    async with running(triton.grpc_address, non_finite="refuse") as sidecar:
         yield sidecar
 
 
@@ -38,7 +38,10 @@ async def open_front(triton: EmbeddedTriton) -> AsyncIterator[Running]:
     """A sidecar that allows every group and reads shared memory."""
     allow = list(get_args(RpcGroup))
     async with running(
-        triton.grpc_address, rpc={"allow": allow}, shared_memory="inspect"
+        triton.grpc_address,
+        rpc={"allow": allow},
+        shared_memory="inspect",
+        non_finite="refuse",
     ) as sidecar:
         yield sidecar
 

@@ -168,12 +168,12 @@ async def test_both_descriptions_are_asked_for(upstream: Asked) -> None:
 
 def test_models_that_are_not_configured(calibrations: Path) -> None:
     for policy, refused in (("pass", False), ("refuse", True)):
-        defences, _ = build({"known": {"non_finite": "pass"}}, unlisted_models=policy)
+        defences, _ = build({"known": {}}, unlisted_models=policy)
         other = defences.find("unknown")
         assert (other.name, other.model, other.refused) == ("other", None, refused)
-        assert other.non_finite == "refuse"
+        assert other.non_finite == "pass"
         known = defences.find("known")
-        assert (known.refused, known.non_finite) == (False, "pass")
+        assert (known.refused, known.non_finite) == (False, "refuse")
 
 
 @pytest.mark.parametrize(

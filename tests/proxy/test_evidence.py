@@ -76,8 +76,9 @@ async def test_views_are_waited_for_no_longer_than_the_budget(opened: Opener) ->
         d.upstream.held = {"own"}
         await d.infer(request("digits_like", MIXED))
         assert d.flow.failure == "budget"
+        d.upstream.release()
         await asyncio.sleep(0)
-        assert d.upstream.cancelled == ["own"]
+        assert d.upstream.cancelled == []
 
 
 async def test_the_models_own_time_is_not_counted(opened: Opener) -> None:

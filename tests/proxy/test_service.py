@@ -262,7 +262,7 @@ async def test_upstream_errors_keep_everything_unless_scrubbed(
 async def test_what_is_not_valid_never_reaches_the_server(
     data: object, code: grpc.StatusCode, recorder: tuple[Recorder, str]
 ) -> None:
-    async with running(recorder[1]) as sidecar:
+    async with running(recorder[1], non_finite="refuse") as sidecar:
         assert (await ask(sidecar.channel, "ModelInfer", data)).code is code
         await sidecar.idle()
     assert not recorder[0].of("ModelInfer")
@@ -358,7 +358,7 @@ async def test_a_hundred_megabytes_pass(recorder: tuple[Recorder, str]) -> None:
     recorder[0].answers["ModelInfer"] = echo
     request = infer_request({"image": np.ones(25_000_000, np.float32)}, model="m")
     data = request.SerializeToString()
-    async with running(recorder[1]) as sidecar:
+    async with running(recorder[1], non_finite="refuse") as sidecar:
         reply = await ask(sidecar.channel, "ModelInfer", data)
     assert reply.code is grpc.StatusCode.OK
     assert reply.data == data

@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from proxy.tasks import Tasks
+from proxy.tasks import MOST_LET_GO, Tasks
 
 
 async def forever() -> None:
@@ -81,3 +81,24 @@ async def test_a_cancelled_task_is_no_failure(caplog: pytest.LogCaptureFixture) 
     tasks.start(forever()).cancel()
     await tasks.stop()
     assert caplog.text == ""
+
+
+async def test_what_is_let_go_ends_by_itself_within_bounds() -> None:
+    tasks, gate = Tasks(), asyncio.Event()
+
+    async def work() -> int:
+        await gate.wait()
+        return 1
+
+    started = [tasks.start(work(), quiet=True) for _ in range(MOST_LET_GO + 1)]
+    for task in started:
+        tasks.let_go(task)
+    gate.set()
+    await asyncio.wait(started)
+    assert [task.cancelled() for task in started] == [False] * MOST_LET_GO + [True]
+    late = tasks.start(work(), quiet=True)
+    tasks.let_go(late)
+    assert await late == 1
+    tasks.let_go(late)  # over already
+    await asyncio.sleep(0)
+    assert len(tasks) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import urllib.request
 from pathlib import Path
@@ -57,6 +58,19 @@ def test_comes_back_on_the_same_ports_after_a_crash(tmp_path: Path, image: np.nd
         server.restart()
         assert (server.grpc_address, server.http_port) == before
         np.testing.assert_array_equal(echo(server, image), image)
+
+
+def test_a_crash_is_told_from_a_stop(tmp_path: Path, image: np.ndarray) -> None:
+    with EmbeddedTriton(one_model(tmp_path)) as server:
+        assert not server.has_crashed
+        os.kill(server.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+        assert server.has_crashed
+        server.restart()
+        assert not server.has_crashed
+        np.testing.assert_array_equal(echo(server, image), image)
+        server.stop()
+        assert not server.has_crashed
 
 
 def test_stop_ends_the_process_and_leaves_nothing(tmp_path: Path) -> None:
