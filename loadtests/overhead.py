@@ -53,7 +53,7 @@ MODES = {
     "breakwater enforce speculative": {"mode": "enforce", "dispatch": "speculative"},
 }
 PASS_THROUGH = "breakwater pass-through"
-CASES = ("direct", "nginx", "envoy", "bytes-only", PASS_THROUGH, *MODES)
+CASES = ("direct", "nginx", "envoy", "bytes-only", "relay", PASS_THROUGH, *MODES)
 # CPU per request of pass-through over nginx, at concurrency 8, where the machine is busy and the
 # figure is the cost of the work rather than of waking up.
 GOAL_CONCURRENCY = 8
@@ -99,17 +99,17 @@ def requests_served(triton: EmbeddedTriton, model: str) -> int:
     return int(statistics["success"]["count"])
 
 
-def start_bytes_only(folder: Path, upstream: str) -> tuple[Child, str]:
-    """Start the yardstick proxy."""
+def start_bytes_only(folder: Path, upstream: str, *more: str) -> tuple[Child, str]:
+    """Start the yardstick proxy; `--relay` makes it pass on metadata and deadlines."""
     port = free_port()
     address = f"127.0.0.1:{port}"
     child = Child(
         "bytes-only",
         [
             *(sys.executable, "-m", "loadtests.bytes_only"),
-            *("--listen", address, "--upstream", upstream),
+            *("--listen", address, "--upstream", upstream, *more),
         ],
-        log=folder / "bytes_only.log",
+        log=folder / f"bytes_only{''.join(more)}.log",
         is_ready=lambda: accepts(port),
     )
     return child, address
@@ -121,6 +121,7 @@ def start_cases(stack: ExitStack, names: list[str], folder: Path, upstream: str)
         "nginx": lambda: start_nginx(folder, upstream),
         "envoy": lambda: start_envoy(folder, upstream),
         "bytes-only": lambda: start_bytes_only(folder, upstream),
+        "relay": lambda: start_bytes_only(folder, upstream, "--relay"),
         PASS_THROUGH: lambda: start_breakwater(
             write_config(folder / "pass-through.yaml", upstream, {})
         ),
@@ -218,6 +219,9 @@ def summarise(samples: dict[Key, list[Sample]]) -> Report:
             base = samples.get((other, *at))
             if ours and base and (reached := ratio(ours, base, cpu)) is not None:
                 report.figure(f"pass-through CPU / {other} CPU", reached, goal, **told)
+        relay = samples.get(("relay", *at))
+        if ours and relay and (reached := ratio(ours, relay, cpu)) is not None:
+            report.add(figure="pass-through CPU / relay CPU", value=reached, **told)
     return report
 
 
