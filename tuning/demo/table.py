@@ -45,7 +45,7 @@ def show(console: Console, rows: list[Row]) -> None:
     table = Table(
         box=box.SIMPLE_HEAD,
         title=f"{images} images of each kind, one a request; wanted false-positive rate {FPR:.0%}",
-        caption="Flagged on benign traffic is a false positive. Intervals: Clopper-Pearson, 95 %.",
+        caption="Flagged benign traffic is a false positive. Clopper-Pearson intervals, 95 %.",
     )
     table.add_column("traffic", no_wrap=True)
     for column in ("accuracy\nwithout", "accuracy\nwith", "flagged", "added\np50", "added\np99"):
@@ -56,8 +56,13 @@ def show(console: Console, rows: list[Row]) -> None:
             figures["traffic"],
             f"{figures['accuracy_without']:.0%}",
             f"{figures['accuracy_with']:.0%}",
-            f"{figures['flagged']:.1%} ({100 * low:.1f}-{100 * high:.1f})",
+            f"{_percent(figures['flagged'])} % ({_percent(low)}-{_percent(high)})",
             f"{figures['added_p50_ms']:.1f} ms",
             f"{figures['added_p99_ms']:.1f} ms",
         )
     console.print(table)
+
+
+def _percent(share: float) -> str:
+    """Three significant characters: 100, 97.6, 0.4."""
+    return f"{100 * share:.0f}" if share > 0.9995 else f"{100 * share:.1f}"
