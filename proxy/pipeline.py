@@ -148,7 +148,9 @@ class Pipeline:
 
     async def infer(self, flow: Flow, data: bytes, metadata: Metadata | None) -> Answer:
         """Answer one ModelInfer request; raises ProxyError with what the client is to be told."""
-        request, defence = await self.read(flow, data, metadata)
+        request, defence = self._read(flow, data)
+        if request.common.uses_shared_memory:
+            request = await self._shared(flow, defence, request, metadata)
         message = data if request.data is data else bytes(request.data)
         if defence.model is None or not defence.wants_scoring:
             flow.unscored = "unlisted_model" if defence.model is None else "no_detectors"
@@ -205,7 +207,9 @@ class Pipeline:
 
         A stream's answers cannot be told apart before they come, so there is no answer to look at.
         """
-        request, defence = await self.read(flow, data, metadata)
+        request, defence = self._read(flow, data)
+        if request.common.uses_shared_memory:
+            request = await self._shared(flow, defence, request, metadata)
         message = data if request.data is data else bytes(request.data)
         if defence.model is None or not defence.wants_scoring:
             flow.unscored = "unlisted_model" if defence.model is None else "no_detectors"
@@ -229,10 +233,8 @@ class Pipeline:
         longest_s = self.parts.config.upstream_timeout_s
         return Inspection(flow, defence, model, request, metadata, budget, longest_s)
 
-    async def read(
-        self, flow: Flow, data: bytes, metadata: Metadata | None
-    ) -> tuple[wire.InferRequest, Defence]:
-        """Parse and validate; bring shared memory inline if policy says so."""
+    def _read(self, flow: Flow, data: bytes) -> tuple[wire.InferRequest, Defence]:
+        """Parse and validate."""
         started = time.monotonic()
         flow.bytes_in = len(data)
         request, known = self._reader.read(data)
@@ -243,13 +245,12 @@ class Pipeline:
         flow.stage_s["read"] = time.monotonic() - started
         if defence.refused:
             raise RpcRefused(f"model {flow.model!r} is not served here")
-        if request.common.uses_shared_memory:
-            request = await self._shared(flow, defence, request, metadata)
         return request, defence
 
     async def _shared(
         self, flow: Flow, defence: Defence, request: wire.InferRequest, metadata: Metadata | None
     ) -> wire.InferRequest:
+        """Refuse shared memory, bring it inline, or let it pass unseen, as policy says."""
         mode = self.parts.config.shared_memory
         if mode == "deny":
             raise SharedMemoryRefused("shared memory is not allowed here; send the tensors inline")
