@@ -46,12 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=os.environ.get("BREAKWATER_LOG", options.log_level).upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
     try:
+        _set_up_log(options.log_level)
         status: int = options.run(options, arguments)
     except ConfigError as error:
         print(f"breakwater: {error}", file=sys.stderr)  # noqa: T201
@@ -59,6 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _set_up_log(default: str) -> None:
+    level = os.environ.get("BREAKWATER_LOG", default).upper()
+    if level not in logging.getLevelNamesMapping():
+        raise ConfigError(f"BREAKWATER_LOG={level}: must be DEBUG, INFO, WARNING or ERROR")
+    logging.basicConfig(
+        level=level,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

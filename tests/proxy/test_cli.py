@@ -388,6 +388,14 @@ def test_check_prints_the_schema_and_the_parts(capsys: pytest.CaptureFixture[str
     assert "feature_squeezing" in capsys.readouterr().out
 
 
+def test_a_log_level_nobody_knows_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BREAKWATER_LOG", "loud")
+    assert main(["check", "--schema"]) == 2
+    assert "BREAKWATER_LOG=LOUD: must be DEBUG, INFO, WARNING or ERROR" in capsys.readouterr().err
+
+
 def test_calibrate_needs_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", "--model", "m", "--data", "x.npz"]) == 2
     assert "--config" in capsys.readouterr().err
