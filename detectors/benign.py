@@ -6,8 +6,8 @@ on clean images flagged up to 100 % of images with Gaussian noise of sigma 2/255
 of images 15 % brighter.
 
 Every image draws a strength of its own. With one fixed strength a group is a point that a one-class
-model wraps tightly: fitted on noise of sigma 2/255 and of 4/255, `residual` at 2 % flagged 77 % of
-enlarged digits with sigma 3/255, which lies between (`breakwater demo` at that state of the code).
+model wraps tightly: with noise of sigma exactly 2/255 and 4/255 in the table below, `breakwater demo`
+flagged 77 % of its benign images, whose noise of 3/255 lies between.
 """
 
 from __future__ import annotations

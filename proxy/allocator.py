@@ -1,8 +1,9 @@
 """glibc's allocator set up for megabyte messages that come and go.
 
-By default every buffer above 128 KiB is mapped and unmapped anew, and page faults then cost more
-than the copy itself. Reproduce: `python -m loadtests.overhead`, with and without
-MALLOC_MMAP_THRESHOLD_ set to its default of 131072 in the environment.
+By default every buffer above 128 KiB is mapped and unmapped anew, and its pages are faulted in again
+for each message. Compare: `python -m loadtests.overhead --cases direct nginx bytes-only`, with and
+without MALLOC_MMAP_THRESHOLD_=131072 MALLOC_TRIM_THRESHOLD_=131072 MALLOC_TOP_PAD_=131072 in the
+environment.
 """
 
 from __future__ import annotations

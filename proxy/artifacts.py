@@ -58,11 +58,6 @@ class Provenance(_Stored):
     defence: dict[str, Any]
     """What the numbers depend on, from the configuration: see `defence_of`."""
 
-    @property
-    def defence_sha256(self) -> str:
-        """Short name of `defence` for reports and logs: equal digests, exchangeable numbers."""
-        return hashlib.sha256(json.dumps(self.defence, sort_keys=True).encode()).hexdigest()
-
 
 class _File(_Stored):
     format: Literal[1]

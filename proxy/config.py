@@ -190,8 +190,7 @@ class Config(_Strict):
     forward the copy that was inspected; passthrough: unseen, counted."""
     non_finite: NonFinitePolicy = "pass"
     """NaN and infinities in the tensors of models that are not listed. Pass: there is no detector
-    to mislead, some backends take NaN as a missing value, and looking costs (8 % of the proxy's CPU
-    at 600 KB)."""
+    to mislead, some backends take NaN as a missing value, and looking at every value costs."""
     unlisted_models: Literal["pass", "refuse"] = "pass"
     """Models without an entry under `models`: validated and forwarded unscored, or refused."""
     models: dict[str, Model] = Field(default_factory=dict)

@@ -33,7 +33,7 @@ from proxy.watcher import Watcher
 log = logging.getLogger(__name__)
 
 _COMPRESSION = {
-    "none": None,  # not NoCompression, which is asked for anew on every call
+    "none": None,
     "gzip": grpc.Compression.Gzip,
     "deflate": grpc.Compression.Deflate,
 }

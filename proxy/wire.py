@@ -313,13 +313,6 @@ class StreamResponse:
         """The id of the request answered, or an empty string."""
         return "" if self.response is None else self.response.head.id
 
-    @property
-    def is_final(self) -> bool:
-        """True when the server says that no more answers to this request follow."""
-        if self.response is None or "triton_final_response" not in self.response.head.parameters:
-            return False
-        return self.response.head.parameters["triton_final_response"].bool_param
-
     @classmethod
     def parse(cls, data: Buffer) -> Self:
         """Read a message. Raises InvalidRequest and InvalidTensor as `InferRequest.parse` does."""

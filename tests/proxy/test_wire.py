@@ -566,16 +566,9 @@ def test_an_answer_of_a_stream() -> None:
     inner = infer_response({"logits": IMAGE}, request_id="9")
     message = pb.ModelStreamInferResponse(infer_response=inner)
     answer = StreamResponse.parse(message.SerializeToString())
-    assert (answer.error, answer.request_id, answer.is_final) == ("", "9", False)
+    assert (answer.error, answer.request_id) == ("", "9")
     assert answer.response is not None
     np.testing.assert_array_equal(as_numpy(answer.response.tensors[0]), IMAGE)
-
-
-def test_the_last_answer_of_a_decoupled_request() -> None:
-    inner = pb.ModelInferResponse(id="9")
-    inner.parameters["triton_final_response"].bool_param = True
-    message = pb.ModelStreamInferResponse(infer_response=inner)
-    assert StreamResponse.parse(message.SerializeToString()).is_final
 
 
 def test_an_error_of_a_stream() -> None:
@@ -583,13 +576,12 @@ def test_an_error_of_a_stream() -> None:
     theirs = service_pb2.ModelStreamInferResponse.FromString(wire)
     assert (theirs.error_message, theirs.infer_response.id) == ("no", "9")
     ours = StreamResponse.parse(wire)
-    assert (ours.error, ours.request_id, ours.is_final) == ("no", "9", False)
+    assert (ours.error, ours.request_id) == ("no", "9")
 
 
 def test_an_error_without_a_request() -> None:
     answer = StreamResponse.parse(field(1, b"gone"))
     assert (answer.error, answer.request_id, answer.response) == ("gone", "", None)
-    assert not answer.is_final
 
 
 def test_an_answer_in_two_pieces_is_merged_as_protobuf_merges_it() -> None:
