@@ -6,8 +6,8 @@ on clean images flagged up to 100 % of images with Gaussian noise of sigma 2/255
 of images 15 % brighter.
 
 Every image draws a strength of its own. With one fixed strength a group is a point that a one-class
-model wraps tightly: with noise of sigma exactly 2/255 and 4/255 in the table below, `breakwater demo`
-flagged 77 % of its benign images, whose noise of 3/255 lies between.
+model wraps tightly: with noise of sigma exactly 2/255 and 4/255 in the table below, the demo
+(`breakwater demo`) flagged 77 % of its benign images, whose noise of 3/255 lies between.
 """
 
 from __future__ import annotations

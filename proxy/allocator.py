@@ -1,9 +1,9 @@
 """glibc's allocator set up for megabyte messages that come and go.
 
-By default every buffer above 128 KiB is mapped and unmapped anew, and its pages are faulted in again
-for each message. Compare: `python -m loadtests.overhead --cases direct nginx bytes-only`, with and
-without MALLOC_MMAP_THRESHOLD_=131072 MALLOC_TRIM_THRESHOLD_=131072 MALLOC_TOP_PAD_=131072 in the
-environment.
+By default every buffer above 128 KiB is mapped and unmapped anew, and its pages are faulted in
+again for each message. Compare: `python -m loadtests.overhead --cases direct nginx bytes-only`, with
+and without MALLOC_MMAP_THRESHOLD_=131072 MALLOC_TRIM_THRESHOLD_=131072 MALLOC_TOP_PAD_=131072 in
+the environment.
 """
 
 from __future__ import annotations
