@@ -1,9 +1,9 @@
 """glibc's allocator set up for megabyte messages that come and go.
 
 By default every buffer above 128 KiB is mapped and unmapped anew, and its pages are faulted in
-again for each message. Compare: `python -m loadtests.overhead --cases direct nginx bytes-only`, with
-and without MALLOC_MMAP_THRESHOLD_=131072 MALLOC_TRIM_THRESHOLD_=131072 MALLOC_TOP_PAD_=131072 in
-the environment.
+again for each message. Compare `python -m loadtests.overhead --cases direct nginx bytes-only` with
+and without these variables at 131072, the default, in the environment: MALLOC_MMAP_THRESHOLD_,
+MALLOC_TRIM_THRESHOLD_ and MALLOC_TOP_PAD_.
 """
 
 from __future__ import annotations
