@@ -11,7 +11,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from purifiers.base import Purifier
+from purifiers.base import Kind, Purifier
 
 
 class DetectorError(ValueError):
@@ -31,12 +31,18 @@ class Evidence:
     """What is known about a batch of B samples when it is scored."""
 
     x: Tensor
-    """(B, C, H, W) float32 in [0, 1]."""
+    """(B, C, H, W) float32 in [0, 1], or another kind of input (`purifiers.base.Kind`)."""
     output: Tensor | None = None
     """The model's own answer, (B, K) float32: logits, or log-probabilities where the model returns
     probabilities. None where the answer is not to be had."""
     views: Mapping[str, Tensor] = field(default_factory=dict)
-    """The model's answers on transformed copies: purifier key -> (B, K) float32, as `output`."""
+    """Answers to the proxy's own queries, (B, K) float32, as `output`: purifier key -> the model's
+    answer to that transformed copy; `peer_key(name)` -> another model's answer to the original."""
+
+
+def peer_key(model: str) -> str:
+    """The key in `Evidence.views` of another model's answer."""
+    return f"model:{model}"
 
 
 class Detector(ABC):
@@ -46,10 +52,20 @@ class Detector(ABC):
     """Configuration key and metric label, [a-z_]+."""
     needs: ClassVar[Need]
     """The dearest evidence used. VIEWS implies OUTPUT."""
+    tier: ClassVar[int]
+    """Cost: 0 looks at the input only, 1 at the model's answer too, 2 asks the model again, 3 runs
+    a network of its own or asks other models."""
+    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.IMAGE})
+    """What kinds of input it can judge."""
 
     @property
     def views(self) -> tuple[Purifier, ...]:
         """The transformed copies this detector wants the model to see; the pipeline asks."""
+        return ()
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Other models of the same server whose answers it wants, by name."""
         return ()
 
     def fit(self, benign: Mapping[str, Evidence]) -> None:  # noqa: B027 (many learn nothing)
@@ -75,8 +91,11 @@ class Detector(ABC):
             raise DetectorError(f"{self.name} keeps no state but was given {sorted(state)}")
 
     @final
-    def score(self, evidence: Evidence) -> Tensor:
+    def score(self, evidence: Evidence, *, gradients: bool = False) -> Tensor:
         """Return one score per sample, (B,) float32 on the evidence's device.
+
+        Args:
+            gradients: keep the autograd graph, for attacks that look through the detector.
 
         Scores may be non-finite for inputs a detector cannot judge; the caller must treat those
         as a detector failure (never as clean).
@@ -86,10 +105,11 @@ class Detector(ABC):
         """
         if self.needs is not Need.INPUT and evidence.output is None:
             raise DetectorError(f"{self.name} needs the model's output")
-        missing = [v.key for v in self.views if v.key not in evidence.views]
+        wanted = [*(view.key for view in self.views), *(peer_key(peer) for peer in self.peers)]
+        missing = [key for key in wanted if key not in evidence.views]
         if missing:
             raise DetectorError(f"{self.name} needs views {missing}")
-        with torch.inference_mode():
+        with torch.inference_mode(not gradients):
             scores = self._score(evidence)
         if scores.shape != evidence.x.shape[:1] or scores.dtype != torch.float32:
             raise DetectorError(

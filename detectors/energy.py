@@ -24,6 +24,7 @@ class Energy(Detector):
 
     name: ClassVar[str] = "energy"
     needs: ClassVar[Need] = Need.OUTPUT
+    tier: ClassVar[int] = 1
 
     def _score(self, evidence: Evidence) -> Tensor:
         if evidence.output is None:

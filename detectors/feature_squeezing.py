@@ -46,6 +46,7 @@ class FeatureSqueezing(Detector):
 
     name: ClassVar[str] = "feature_squeezing"
     needs: ClassVar[Need] = Need.VIEWS
+    tier: ClassVar[int] = 2
 
     def __init__(
         self, views: Sequence[Mapping[str, Any]] = _DEFAULT_VIEWS, temperature: float = 10.0

@@ -27,6 +27,7 @@ class Margin(Detector):
 
     name: ClassVar[str] = "margin"
     needs: ClassVar[Need] = Need.OUTPUT
+    tier: ClassVar[int] = 1
 
     def _score(self, evidence: Evidence) -> Tensor:
         if evidence.output is None:

@@ -45,6 +45,7 @@ class Residual(Detector):
 
     name: ClassVar[str] = "residual"
     needs: ClassVar[Need] = Need.INPUT
+    tier: ClassVar[int] = 0
 
     def __init__(self) -> None:
         self._model: GroupGaussians | None = None

@@ -36,6 +36,6 @@ class BitDepth(Purifier):
         """See `Purifier.key`."""
         return f"bit_depth(bits={self.bits})"
 
-    def _purify(self, x: Tensor) -> Tensor:
+    def _purify(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         levels = 2.0**self.bits - 1
         return torch.round(x * levels) / levels

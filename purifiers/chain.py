@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from purifiers.base import Purifier, PurifierError
@@ -23,13 +24,19 @@ class Chain(Purifier):
         if not purifiers:
             raise PurifierError("chain: needs at least one purifier")
         self.purifiers = tuple(purifiers)
+        self.is_random = any(purifier.is_random for purifier in purifiers)
 
     @property
     def key(self) -> str:
         """See `Purifier.key`."""
         return " > ".join(purifier.key for purifier in self.purifiers)
 
-    def _purify(self, x: Tensor) -> Tensor:
+    @property
+    def members(self) -> tuple[Purifier, ...]:
+        """See `Purifier.members`."""
+        return tuple(member for purifier in self.purifiers for member in purifier.members)
+
+    def _purify(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         for purifier in self.purifiers:
-            x = purifier.purify(x)
+            x = purifier.purify(x, generator, gradients=torch.is_grad_enabled())
         return x

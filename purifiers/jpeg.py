@@ -78,7 +78,7 @@ class Jpeg(Purifier):
         subsample = ", subsample=true" if self.subsample else ""
         return f"jpeg(quality={self.quality}{subsample})"
 
-    def _purify(self, x: Tensor) -> Tensor:
+    def _purify(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         if x.numel() == 0:
             return x.clone()
         batch, channels, height, width = x.shape

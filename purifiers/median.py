@@ -38,7 +38,7 @@ class Median(Purifier):
         """See `Purifier.key`."""
         return f"median(size={self.size})"
 
-    def _purify(self, x: Tensor) -> Tensor:
+    def _purify(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return _median_2x2(x) if self.size == 2 else _median_3x3(x)
 
 

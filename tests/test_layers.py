@@ -178,6 +178,7 @@ TABLE = {
     "purifiers.chain": "purifiers.base torch",
     "purifiers.jpeg": "purifiers.base torch",
     "purifiers.median": "purifiers.base torch",
+    "purifiers.learned": "torch",
     "purifiers.base": "torch",
     "purifiers.registry": "",
 }
@@ -218,6 +219,7 @@ TESTED_IN = {
     "proxy.__main__": "tests/proxy/test_cli.py",
     "purifiers.base": "tests/purifiers/test_registry.py",
     "purifiers.chain": "tests/purifiers/test_registry.py",
+    "purifiers.learned": "tests/tuning/test_train.py",
 }
 
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager"}
