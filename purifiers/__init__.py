@@ -8,6 +8,7 @@ from typing import Any
 from purifiers.base import Purifier, PurifierError
 from purifiers.bit_depth import BitDepth
 from purifiers.chain import Chain
+from purifiers.denoiser import Denoiser
 from purifiers.jpeg import Jpeg
 from purifiers.median import Median
 from purifiers.registry import construct
@@ -16,6 +17,7 @@ __all__ = [
     "PURIFIERS",
     "BitDepth",
     "Chain",
+    "Denoiser",
     "Jpeg",
     "Median",
     "Purifier",
@@ -25,6 +27,7 @@ __all__ = [
 
 PURIFIERS: dict[str, type[Purifier]] = {
     "bit_depth": BitDepth,
+    "denoiser": Denoiser,
     "jpeg": Jpeg,
     "median": Median,
 }

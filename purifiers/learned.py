@@ -63,6 +63,7 @@ class Recipe(ABC):
 class Learned:
     """Mixin of detectors and purifiers that use a trained network."""
 
+    name: ClassVar[str]
     recipe: ClassVar[Recipe]
     _network: nn.Module | None = None
 
@@ -73,4 +74,12 @@ class Learned:
     @property
     def network(self) -> nn.Module | None:
         """The trained network; None before `use`."""
+        return self._network
+
+    def trained(self, error: type[Exception]) -> nn.Module:
+        """Return the network, or raise the given error, which says how to get one."""
+        if self._network is None:
+            raise error(
+                f"{self.name} has no weights {self.recipe.name!r}; `breakwater fit` makes them"
+            )
         return self._network

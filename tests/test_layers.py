@@ -40,7 +40,7 @@ TABLE = {
         "proxy.errors proxy.metrics proxy.rpc proxy.scoring proxy.upstream purifiers rich"
     ),
     "tuning.model_client": (
-        "proxy.adapt proxy.answers proxy.errors proxy.rpc proxy.tensors proxy.upstream proxy.wire "
+        "proxy.adapt proxy.answers proxy.errors proxy.kinds proxy.rpc proxy.upstream proxy.wire "
         "torch"
     ),
     "tuning.demo.traffic": (
@@ -120,13 +120,22 @@ TABLE = {
     "proxy.reader": "proxy.config proxy.errors proxy.fields proxy.validation proxy.wire",
     "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
     "proxy.supervisor": "proxy.admin proxy.config proxy.errors proxy.metrics aiohttp",
-    "proxy.tensors": "proxy.adapt proxy.case proxy.datatypes proxy.errors proxy.images numpy torch",
+    "proxy.kinds": (
+        "proxy.adapt proxy.codec proxy.config proxy.tensors proxy.vectors proxy.waveforms"
+    ),
+    "proxy.tensors": (
+        "proxy.adapt proxy.case proxy.codec proxy.datatypes proxy.errors proxy.images numpy torch"
+    ),
+    "proxy.vectors": "proxy.case proxy.codec proxy.errors torch",
+    "proxy.waveforms": "proxy.adapt proxy.case proxy.codec proxy.errors torch",
+    "proxy.codec": "proxy.adapt proxy.case proxy.errors torch",
     "proxy.wire": "proxy.datatypes proxy.errors proxy.fields proxy.pb google numpy",
     "proxy.datatypes": "proxy.errors proxy.fields proxy.pb numpy",
     "proxy.defence": "proxy.adapt proxy.config proxy.model_metrics ~proxy.scoring",
     "proxy.metrics": "proxy.config proxy.model_metrics prometheus_client",
     "proxy.shared_memory": "proxy.errors proxy.pb proxy.rpc proxy.upstream proxy.wire",
-    "proxy.adapt": "proxy.config proxy.errors proxy.pb",
+    "proxy.adapt": "proxy.config proxy.errors proxy.layouts proxy.pb",
+    "proxy.layouts": "proxy.config proxy.errors proxy.pb",
     "proxy.audit": "proxy.flow",
     "proxy.batcher": "proxy.errors",
     "proxy.budget": "proxy.flow",
@@ -171,21 +180,26 @@ TABLE = {
     "detectors.binomial": "",
     # purifiers: images to images; nothing but tensor maths
     "purifiers": (
-        "purifiers.base purifiers.bit_depth purifiers.chain purifiers.jpeg purifiers.median "
-        "purifiers.registry"
+        "purifiers.base purifiers.bit_depth purifiers.chain purifiers.denoiser purifiers.jpeg "
+        "purifiers.median purifiers.registry"
     ),
     "purifiers.bit_depth": "purifiers.base torch",
     "purifiers.chain": "purifiers.base torch",
+    "purifiers.denoiser": "purifiers.base purifiers.learned purifiers.networks torch",
     "purifiers.jpeg": "purifiers.base torch",
     "purifiers.median": "purifiers.base torch",
     "purifiers.learned": "torch",
+    "purifiers.networks": "torch",
     "purifiers.base": "torch",
     "purifiers.registry": "",
 }
 
 # Third-party packages that only these modules may load, in whichever way.
 ONLY = {
-    "torch": {"proxy.artifacts", "proxy.scoring", "proxy.tensors"},
+    "torch": {
+        *("proxy.artifacts", "proxy.codec", "proxy.scoring", "proxy.tensors", "proxy.vectors"),
+        "proxy.waveforms",
+    },
     "grpc": {
         *("proxy.server", "proxy.service", "proxy.status", "proxy.stream", "proxy.upstream"),
         *("proxy.health", "proxy.reflection"),
