@@ -6,23 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from proxy.config import Input, Model
+from proxy import layouts
+from proxy.config import Input, InputKind, Layout, Model
 from proxy.errors import ConfigError
 from proxy.pb import open_inference_pb2 as pb
 
-Layout = Literal["NCHW", "NHWC", "CHW", "HWC"]
-
-PIXEL_TYPES = ("FP32", "FP16", "BF16", "UINT8", "INT8")
-"""Datatypes a pixel tensor may have on the wire."""
-
-_CHANNELS = (1, 3)
 _UNBOUNDED_BATCH = 64
 """Largest own query to a model that declares a free batch axis but no max_batch_size."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Everything needed to read a model's images and answers from the wire."""
+    """Everything needed to read a model's inputs and answers from the wire."""
 
     model: str
     input: str
@@ -32,9 +27,9 @@ class ModelSpec:
     shape: tuple[int, ...]
     """Declared shape, -1 where free, batch axis included."""
     low: tuple[float, ...]
-    """Wire value of pixel 0.0, per channel (one value: all channels)."""
+    """Wire value of pixel 0.0, per channel (one value: all channels); of a waveform's -1.0."""
     high: tuple[float, ...]
-    """Wire value of pixel 1.0, per channel (one value: all channels)."""
+    """Wire value of pixel 1.0, per channel (one value: all channels); of a waveform's 1.0."""
     tolerance: float
     encoded: bool
     size: tuple[int, int] | None
@@ -54,11 +49,12 @@ class ModelSpec:
     decoupled: bool
     versions: tuple[str, ...]
     """Those Triton serves."""
+    kind: InputKind = "image"
 
     @property
     def has_batch_axis(self) -> bool:
         """Whether the first axis of the wire shape counts samples."""
-        return self.encoded or self.layout in ("NCHW", "NHWC")
+        return self.encoded or (self.layout or "").startswith("N")
 
     @property
     def can_query(self) -> bool:
@@ -75,40 +71,49 @@ def resolve(
         ConfigError: something is missing or contradicts what Triton says; names the field to set.
     """
     declared = {tensor.name: tensor for tensor in metadata.inputs}
-    image = _inspected(name, cfg, sorted(declared))
-    input_name = image.name or next(iter(declared))
+    wanted = _inspected(name, cfg, sorted(declared))
+    input_name = wanted.name or next(iter(declared))
     tensor = declared[input_name]
-    shape = tuple(tensor.shape)
-    _check_datatype(name, input_name, tensor.datatype, image)
     max_batch = config.max_batch_size if config is not None else 0
-    layout = None if image.encoded else _layout(name, input_name, image, shape, config)
-    if layout is None:
-        _check_files(name, input_name, shape)
-    else:
-        _check_axes(name, input_name, image, layout, shape, is_batched=max_batch > 0)
-    low, high = _scale(image, tensor.datatype)
+    subject = layouts.Subject(
+        name,
+        input_name,
+        tensor.datatype,
+        tuple(tensor.shape),
+        is_batched=max_batch > 0,
+        format=_format(input_name, config),
+    )
+    layout = layouts.layout_of(subject, wanted)
+    low, high = layouts.scale_of(wanted, tensor.datatype)
     return ModelSpec(
         model=name,
         input=input_name,
         datatype=tensor.datatype,
         layout=layout,
-        shape=shape,
+        shape=subject.shape,
         low=low,
         high=high,
-        tolerance=image.range_tolerance,
-        encoded=image.encoded,
-        size=image.size,
-        max_pixels=image.max_pixels,
+        tolerance=wanted.range_tolerance,
+        encoded=wanted.encoded,
+        size=wanted.size,
+        max_pixels=wanted.max_pixels,
         ignored_inputs=tuple(i.name for i in cfg.inputs if not i.inspect and i.name),
         output=_output(name, cfg, [tensor.name for tensor in metadata.outputs]),
         output_kind=cfg.output.kind,
-        batch_limit=_batch_limit(max_batch, layout, image.encoded, shape),
+        batch_limit=_batch_limit(max_batch, layout, wanted.encoded, subject.shape),
         max_batch=max_batch or None,
         stateful=config is not None and config.HasField("sequence_batching"),
         may_be_stateful=config is None or config.HasField("ensemble_scheduling"),
         decoupled=config is not None and config.model_transaction_policy.decoupled,
         versions=tuple(metadata.versions),
+        kind=wanted.kind,
     )
+
+
+def _format(tensor: str, config: pb.ModelConfig | None) -> int:
+    """What Triton says of the order of an input's axes."""
+    declared = config.input if config is not None else ()
+    return next((i.format for i in declared if i.name == tensor), pb.ModelInput.FORMAT_NONE)
 
 
 def _inspected(model: str, cfg: Model, declared: Sequence[str]) -> Input:
@@ -120,120 +125,27 @@ def _inspected(model: str, cfg: Model, declared: Sequence[str]) -> Input:
             f"models.{model}.inputs: Triton declares no input {', '.join(unknown)}; "
             f"it declares {', '.join(declared)}"
         )
-    images = [i for i in cfg.inputs if i.inspect] or [Input()]
-    image = images[0]
+    wanted = next((i for i in cfg.inputs if i.inspect), Input())
     skipped = {i.name for i in cfg.inputs if not i.inspect}
     if None in skipped:
         raise ConfigError(f"models.{model}.inputs: an entry with inspect: false needs a name")
-    if image.name in skipped:
-        raise ConfigError(f"models.{model}.inputs: {image.name} is listed twice")
+    if wanted.name in skipped:
+        raise ConfigError(f"models.{model}.inputs: {wanted.name} is listed twice")
     rest = [n for n in declared if n not in skipped]
-    if image.name is None and len(rest) != 1:
+    if wanted.name is None and len(rest) != 1:
         raise ConfigError(
-            f"models.{model}.inputs: Triton declares {', '.join(declared)}; name the image and "
-            "list every other input with inspect: false"
+            f"models.{model}.inputs: Triton declares {', '.join(declared)}; name the {wanted.kind} "
+            "and list every other input with inspect: false"
         )
-    unlisted = [n for n in rest if image.name is not None and n != image.name]
+    unlisted = [n for n in rest if wanted.name is not None and n != wanted.name]
     if unlisted:
         raise ConfigError(
             f"models.{model}.inputs: {', '.join(unlisted)} would pass unseen; list it with "
             "inspect: false if that is what you want"
         )
-    if image.name is None:
-        image = image.model_copy(update={"name": rest[0]})
-    return image
-
-
-def _check_datatype(model: str, tensor: str, datatype: str, image: Input) -> None:
-    if image.encoded and datatype != "BYTES":
-        raise ConfigError(
-            f"models.{model}.inputs: {tensor} is {datatype}, so it cannot be encoded: true"
-        )
-    if not image.encoded and datatype not in PIXEL_TYPES:
-        hint = "; set encoded: true if it holds JPEG or PNG files" if datatype == "BYTES" else ""
-        raise ConfigError(
-            f"models.{model}.inputs: {tensor} is {datatype}; images may be "
-            f"{', '.join(PIXEL_TYPES)}{hint}"
-        )
-
-
-def _layout(
-    model: str, tensor: str, image: Input, shape: tuple[int, ...], config: pb.ModelConfig | None
-) -> Layout:
-    if image.layout is not None:
-        if len(image.layout) != len(shape):
-            raise ConfigError(
-                f"models.{model}.inputs: layout {image.layout} does not fit {tensor}'s shape "
-                f"{list(shape)}"
-            )
-        return image.layout
-    batched = len(shape) == 4
-    for declared in config.input if config is not None else ():
-        if declared.name == tensor and declared.format == pb.ModelInput.FORMAT_NCHW:
-            return "NCHW" if batched else "CHW"
-        if declared.name == tensor and declared.format == pb.ModelInput.FORMAT_NHWC:
-            return "NHWC" if batched else "HWC"
-    if len(shape) in (3, 4):
-        first, last = shape[-3] in _CHANNELS, shape[-1] in _CHANNELS
-        if first != last:
-            plain: Layout = "CHW" if first else "HWC"
-            return _batched(plain) if batched else plain
-    raise ConfigError(
-        f"models.{model}.inputs: cannot tell the layout of {tensor} from its shape "
-        f"{list(shape)}; set layout: NCHW, NHWC, CHW or HWC"
-    )
-
-
-def _check_axes(
-    model: str,
-    tensor: str,
-    image: Input,
-    layout: Layout,
-    shape: tuple[int, ...],
-    *,
-    is_batched: bool,
-) -> None:
-    """The layout must agree with what Triton declares, or every request would be misread."""
-    if is_batched and len(layout) == 3:
-        raise ConfigError(
-            f"models.{model}.inputs: {tensor} has a batch axis, so layout {layout} does not fit "
-            f"its shape {list(shape)}"
-        )
-    channels = shape[layout.index("C")]
-    if channels not in (-1, *_CHANNELS):
-        raise ConfigError(
-            f"models.{model}.inputs: with layout {layout}, {tensor} of shape {list(shape)} has "
-            f"{channels} channels; images have 1 or 3"
-        )
-    values = len(image.mean or (0,))
-    if values != 1 and channels not in (-1, values):
-        raise ConfigError(
-            f"models.{model}.inputs: {tensor} has {channels} channels, but mean and std have "
-            f"{values} values"
-        )
-
-
-def _check_files(model: str, tensor: str, shape: tuple[int, ...]) -> None:
-    """Encoded inputs hold one file a sample: (B,) or (B, 1)."""
-    if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] not in (-1, 1)):
-        raise ConfigError(
-            f"models.{model}.inputs: {tensor} has shape {list(shape)}; encoded images come one a "
-            "sample, as (B) or (B, 1)"
-        )
-
-
-def _batched(layout: Layout) -> Layout:
-    return "NCHW" if layout == "CHW" else "NHWC"
-
-
-def _scale(image: Input, datatype: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if image.mean is not None and image.std is not None:
-        low = tuple(-m / s for m, s in zip(image.mean, image.std, strict=True))
-        high = tuple((1 - m) / s for m, s in zip(image.mean, image.std, strict=True))
-        return low, high
-    default = {"UINT8": (0.0, 255.0), "INT8": (-128.0, 127.0)}.get(datatype, (0.0, 1.0))
-    low_high = image.range or default
-    return (low_high[0],), (low_high[1],)
+    if wanted.name is None:
+        wanted = wanted.model_copy(update={"name": rest[0]})
+    return wanted
 
 
 def _output(model: str, cfg: Model, declared: Sequence[str]) -> str | None:
@@ -259,6 +171,6 @@ def _batch_limit(
 ) -> int:
     if max_batch > 0:
         return max_batch
-    if (encoded or layout in ("NCHW", "NHWC")) and shape and shape[0] == -1:
+    if (encoded or (layout or "").startswith("N")) and shape and shape[0] == -1:
         return _UNBOUNDED_BATCH
     return 1

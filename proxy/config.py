@@ -18,6 +18,20 @@ RpcGroup = Literal[
 ]
 SharedMemoryPolicy = Literal["deny", "inspect", "passthrough"]
 NonFinitePolicy = Literal["refuse", "pass"]
+InputKind = Literal["image", "vector", "waveform"]
+Layout = Literal["NCHW", "NHWC", "CHW", "HWC", "NCT", "NT", "CT", "T", "ND", "D"]
+
+_LAYOUTS: dict[InputKind, tuple[Layout, ...]] = {
+    "image": ("NCHW", "NHWC", "CHW", "HWC"),
+    "waveform": ("NCT", "NT", "CT", "T"),
+    "vector": ("ND", "D"),
+}
+_EVERY_KIND = {"name", "inspect", "kind", "layout"}
+_FIELDS: dict[InputKind, set[str]] = {
+    "waveform": _EVERY_KIND | {"range", "range_tolerance"},
+    "vector": _EVERY_KIND,
+}
+"""What can be said of inputs that are no images."""
 
 
 def _has_a_port(address: str) -> str:
@@ -43,24 +57,32 @@ class Rpc(_Strict):
 
 
 class Input(_Strict):
-    """One input tensor of a model and how its values map to pixels in [0, 1]."""
+    """One input tensor of a model: what it holds, and what its values mean."""
 
     name: str | None = None
     """Tensor name. Default: the model's only input."""
     inspect: bool = True
-    """False for inputs that are not images (they pass unscored, by name)."""
-    layout: Literal["NCHW", "NHWC", "CHW", "HWC"] | None = None
-    """Axes on the wire; CHW/HWC have no batch axis. Default: from the model's configuration."""
+    """False for inputs that are not to be scored (they pass, by name)."""
+    kind: InputKind = "image"
+    """image: pixels. waveform: audio or another signal over time. vector: a row of numbers, such
+    as a table's or an embedding; compared with benign rows as it is. Each kind has detectors and
+    purifiers of its own: `breakwater check --list` tells which."""
+    layout: Layout | None = None
+    """Axes on the wire; without N there is no batch axis. Images: NCHW, NHWC, CHW, HWC.
+    Waveforms, T samples on C channels: NCT, NT, CT, T. Vectors: ND, D, where D is all other axes
+    together. Default: from the model's configuration."""
     range: tuple[float, float] | None = None
-    """The wire values that mean black and white. Default: [0, 255] for UINT8, [-128, 127] for
-    INT8, otherwise [0, 1]. Not together with mean/std."""
+    """Images: the wire values that mean black and white; default [0, 255] for UINT8, [-128, 127]
+    for INT8, otherwise [0, 1]. Not together with mean/std. Waveforms: the values of full scale;
+    default [-32768, 32768] for INT16, otherwise [-1, 1]."""
     mean: tuple[float, ...] | None = None
     """Per-channel mean subtracted by the client: wire = (pixel - mean) / std, pixel in [0, 1]."""
     std: tuple[float, ...] | None = None
     """Per-channel standard deviation, with `mean`."""
     range_tolerance: float = Field(default=0.02, ge=0)
     """How far outside [0, 1] a pixel may lie before the tensor is refused, in pixel units. 0.02
-    admits the ringing of bicubic resizing; values inside the tolerance are clamped for scoring."""
+    admits the ringing of bicubic resizing; values inside the tolerance are clamped for scoring.
+    For waveforms: how far outside [-1, 1]."""
     encoded: bool = False
     """True when a BYTES tensor holds JPEG or PNG files."""
     size: tuple[int, int] | None = None
@@ -70,13 +92,26 @@ class Input(_Strict):
     images of one request together may have four times as many."""
 
     @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        foreign = self.model_fields_set - _FIELDS.get(self.kind, self.model_fields_set)
+        if foreign:
+            takes = ", ".join(sorted(_FIELDS[self.kind]))
+            raise ValueError(
+                f"kind: {self.kind} takes no {', '.join(sorted(foreign))}; it takes {takes}"
+            )
+        layouts = _LAYOUTS[self.kind]
+        if self.layout is not None and self.layout not in layouts:
+            raise ValueError(f"the layout of kind: {self.kind} is one of {', '.join(layouts)}")
+        return self
+
+    @model_validator(mode="after")
     def _one_scale(self) -> Self:
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together")
         if self.range is not None and self.mean is not None:
             raise ValueError("give either range or mean/std, not both")
         if self.range is not None and self.range[0] >= self.range[1]:
-            raise ValueError("range must be [black, white] with black < white")
+            raise ValueError("range must be [black, white] with black < white (or [low, high])")
         if self.std is not None and any(s <= 0 for s in self.std):
             raise ValueError("std must be positive")
         if len(self.mean or ()) != len(self.std or ()) or len(self.mean or (0,)) not in (1, 3):
@@ -146,11 +181,17 @@ class Model(_Strict):
     default, since a visible verdict is an oracle for an attacker's search."""
     non_finite: NonFinitePolicy = "refuse"
     """NaN and infinities in this model's tensors. Some tabular backends take NaN as a missing
-    value: set `pass` for those."""
+    value: set `pass` for those. A sample with such a value has no score, so that `on_failure`
+    decides; the others of its request are scored as usual."""
     detectors: tuple[Part, ...] = ()
     """Evidence to gather. Empty: validation and metrics only."""
     purifiers: tuple[Part, ...] = ()
     """Applied in this order to suspicious samples when action is purify."""
+
+    @property
+    def kind(self) -> InputKind:
+        """What the inspected input holds."""
+        return next((i.kind for i in self.inputs if i.inspect), "image")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -13,16 +13,10 @@ from torch import Tensor
 from proxy import images
 from proxy.adapt import ModelSpec
 from proxy.case import Buffer
+from proxy.codec import Codec
 from proxy.datatypes import frame_strings, strings
 from proxy.errors import InvalidTensor
 
-_TORCH = {
-    "FP32": torch.float32,
-    "FP16": torch.float16,
-    "BF16": torch.bfloat16,
-    "UINT8": torch.uint8,
-    "INT8": torch.int8,
-}
 _TO_NCHW = {"NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)}
 _FROM_NCHW = {"NCHW": (0, 1, 2, 3), "NHWC": (0, 2, 3, 1)}
 
@@ -31,7 +25,7 @@ _PIXELS_A_REQUEST = 4
 10 ns a pixel on the thread that all requests share."""
 
 
-class PixelCodec:
+class PixelCodec(Codec):
     """Reads and writes one model's image tensor.
 
     Args:
@@ -39,33 +33,17 @@ class PixelCodec:
     """
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
+        super().__init__(spec)
         self._low = torch.tensor(spec.low).view(1, -1, 1, 1)
         self._span = torch.tensor(spec.high).view(1, -1, 1, 1) - self._low
         self._is_unit = spec.low == (0.0,) and spec.high == (1.0,)
 
     def samples(self, shape: Sequence[int]) -> int:
-        """How many images a tensor of this wire shape holds.
-
-        Raises:
-            InvalidTensor: the shape is not one the model takes.
-        """
-        spec = self._spec
-        if len(shape) != len(spec.shape) or any(
-            wanted not in (-1, given) for wanted, given in zip(spec.shape, shape, strict=True)
-        ):
-            raise InvalidTensor(
-                f"input {spec.input!r} has shape {list(shape)}, expected {list(spec.shape)}"
-            )
-        if not spec.has_batch_axis:
-            return 1
-        if spec.encoded and prod(shape[1:]) != 1:
-            raise InvalidTensor(f"input {spec.input!r} must hold one file a sample")
-        if spec.max_batch is not None and shape[0] > spec.max_batch:
-            raise InvalidTensor(
-                f"input {spec.input!r} has {shape[0]} samples, more than {spec.max_batch}"
-            )
-        return shape[0]
+        """How many images a tensor of this wire shape holds; see `Codec.samples`."""
+        count = super().samples(shape)
+        if self._spec.encoded and prod(shape[1:]) != 1:
+            raise InvalidTensor(f"input {self._spec.input!r} must hold one file a sample")
+        return count
 
     def decode(self, data: Buffer, shape: Sequence[int]) -> Tensor:
         """The pixels of a raw tensor, (B, C, H, W) float32 in [0, 1], never aliasing `data`.
@@ -76,7 +54,7 @@ class PixelCodec:
         self.samples(shape)
         if self._spec.encoded:
             return self._decode_files(data)
-        x = self._values(data, shape)
+        x = self._read(data, shape).permute(*_TO_NCHW[self._batched_layout])
         if x.shape[1] not in (1, 3):
             raise InvalidTensor(
                 f"input {self._spec.input!r} has {x.shape[1]} channels, expected 1 or 3"
@@ -103,12 +81,15 @@ class PixelCodec:
             pictures = [images.Picture(pixels, "PNG") for pixels in _to_uint8(x)]
             return frame_strings([images.encode(picture) for picture in pictures])
         y = x if self._is_unit else x * self._span + self._low
-        y = y.permute(*_FROM_NCHW[self._batched_layout])
-        dtype = _TORCH[spec.datatype]
-        if not dtype.is_floating_point:
-            limits = torch.iinfo(dtype)
-            y = y.round().clamp(limits.min, limits.max)
-        return y.to(dtype).contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        return self._write(y.permute(*_FROM_NCHW[self._batched_layout]))
+
+    def wire_shape(self, x: Tensor) -> tuple[int, ...]:
+        """See `Codec.wire_shape`."""
+        batch, channels, height, width = x.shape
+        if self._spec.encoded:
+            return (batch,) + (1,) * (len(self._spec.shape) - 1)
+        sizes = {"N": batch, "C": channels, "H": height, "W": width}
+        return tuple(sizes[axis] for axis in self._spec.layout or "NCHW")
 
     def files(self, data: Buffer) -> list[bytes]:
         """The files in a raw BYTES tensor."""
@@ -135,16 +116,6 @@ class PixelCodec:
     def _batched_layout(self) -> str:
         layout = self._spec.layout or "NCHW"
         return layout if len(layout) == 4 else f"N{layout}"
-
-    def _values(self, data: Buffer, shape: Sequence[int]) -> Tensor:
-        """(B, C, H, W) copy of the wire's values in their own datatype, in no order of memory."""
-        full = tuple(shape) if self._spec.has_batch_axis else (1, *shape)
-        dtype = _TORCH[self._spec.datatype]
-        order = _TO_NCHW[self._batched_layout]
-        if 0 in full:
-            return torch.empty(full, dtype=dtype).permute(*order)
-        # A copy of our own, because a view of the message is read-only and may be unaligned.
-        return torch.frombuffer(bytearray(data), dtype=dtype).view(full).permute(*order)
 
     def _bounded(self, x: Tensor) -> Tensor:
         """`x` clamped in place."""

@@ -1,4 +1,4 @@
-"""Asks a model about batches of images through Triton, as the proxy's own queries do."""
+"""Asks a model about batches of samples through Triton, as the proxy's own queries do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from proxy import rpc, wire
 from proxy.adapt import ModelSpec
 from proxy.answers import read_output
 from proxy.errors import ConfigError, InvalidTensor
-from proxy.tensors import PixelCodec
+from proxy.kinds import codec_of
 from proxy.upstream import Upstream
 
 _CONCURRENCY = 4
@@ -21,27 +21,27 @@ _BATCH = 64
 
 
 class ModelClient:
-    """A model's answers, (N, C, H, W) pixels in, (N, K) out.
+    """A model's answers: samples in, batch first, as detectors see them; (N, K) out.
 
     Args:
         spec: the model's tensors; models with further inputs cannot be asked.
 
     Raises:
-        ConfigError: the model needs inputs besides the image.
+        ConfigError: the model needs inputs besides the one inspected.
     """
 
     def __init__(self, upstream: Upstream, spec: ModelSpec) -> None:
         if spec.ignored_inputs:
             raise ConfigError(
-                f"model {spec.model} takes {', '.join(spec.ignored_inputs)} besides the image; "
+                f"model {spec.model} takes {', '.join(spec.ignored_inputs)} besides the {spec.kind}; "
                 "calibration can only ask models with one input"
             )
         self._upstream = upstream
         self._spec = spec
-        self._codec = PixelCodec(spec)
+        self._codec = codec_of(spec)
 
     async def answers(self, x: Tensor, on_progress: Callable[[int], None]) -> Tensor:
-        """The model's class scores for all images, in order.
+        """The model's class scores for all samples, in order.
 
         Raises:
             ConfigError: the answers hold no class scores.
@@ -63,7 +63,7 @@ class ModelClient:
         data = wire.build_infer_request(
             spec.model,
             "",
-            [(spec.input, spec.datatype, _shape(spec, x), self._codec.encode(x))],
+            [(spec.input, spec.datatype, self._codec.wire_shape(x), self._codec.encode(x))],
             [spec.output or ""],
         )
         answer = await self._upstream.call(rpc.INFER.path, data, timeout_s=_TIMEOUT_S)
@@ -77,23 +77,14 @@ class ModelClient:
 
 
 def as_seen(spec: ModelSpec, x: Tensor) -> Tensor:
-    """The images as the proxy will read them: rounded by the wire's datatype, files resized.
+    """The samples as the proxy will read them: rounded by the wire's datatype, files resized.
 
     Raises:
         ConfigError: they do not fit the model's input.
     """
-    codec = PixelCodec(spec)
+    codec = codec_of(spec)
     chunks = x.split(min(spec.batch_limit, _BATCH))
     try:
-        return torch.cat([codec.decode(codec.encode(c), _shape(spec, c)) for c in chunks])
+        return torch.cat([codec.decode(codec.encode(c), codec.wire_shape(c)) for c in chunks])
     except InvalidTensor as error:
-        raise ConfigError(f"the images do not fit model {spec.model}: {error}") from error
-
-
-def _shape(spec: ModelSpec, x: Tensor) -> tuple[int, ...]:
-    """The wire shape of images (B, C, H, W); B is 1 where the layout has no batch axis."""
-    batch, channels, height, width = x.shape
-    if spec.encoded:
-        return (batch,) + (1,) * (len(spec.shape) - 1)
-    sizes = {"N": batch, "C": channels, "H": height, "W": width}
-    return tuple(sizes[axis] for axis in spec.layout or "NCHW")
+        raise ConfigError(f"the {spec.kind}s do not fit model {spec.model}: {error}") from error

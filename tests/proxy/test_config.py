@@ -33,6 +33,17 @@ def test_defaults_are_a_pass_through_that_can_stop_nothing() -> None:
         ({"encoded": True}, "encoded inputs need size"),
         ({"max_pixels": 0}, "greater than 0"),
         ({"layout": "CNHW"}, "NCHW"),
+        ({"layout": "NCT"}, "kind: image is one of NCHW, NHWC, CHW, HWC"),
+        ({"kind": "vector", "layout": "NT"}, "kind: vector is one of ND, D"),
+        ({"kind": "waveform", "layout": "CHW"}, "kind: waveform is one of NCT, NT, CT, T"),
+        (
+            {"kind": "vector", "range": (0, 1)},
+            "kind: vector takes no range; it takes inspect, kind",
+        ),
+        ({"kind": "waveform", "mean": (0.5,), "std": (0.5,)}, "kind: waveform takes no mean, std"),
+        ({"kind": "waveform", "encoded": True, "size": (8, 8)}, "takes no encoded, size"),
+        ({"kind": "vector", "max_pixels": 9, "range_tolerance": 1}, "takes no max_pixels, range_t"),
+        ({"kind": "video"}, "'image', 'vector' or 'waveform'"),
     ],
 )
 def test_contradictory_inputs_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -61,6 +72,21 @@ def test_contradictory_models_are_refused(fields: dict[str, Any], message: str) 
 def test_one_inspected_input_among_others_is_fine() -> None:
     model = Model.model_validate({"inputs": [{"name": "a"}, {"name": "b", "inspect": False}]})
     assert [i.inspect for i in model.inputs] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "kind"),
+    [
+        ([], "image"),
+        ([{"kind": "vector"}], "vector"),
+        ([{"name": "text", "inspect": False}, {"kind": "waveform", "range": (-2, 2)}], "waveform"),
+        ([{"name": "text", "inspect": False, "kind": "vector"}], "image"),
+    ],
+)
+def test_a_model_is_of_the_kind_of_its_inspected_input(
+    inputs: list[dict[str, Any]], kind: str
+) -> None:
+    assert Model.model_validate({"inputs": inputs}).kind == kind
 
 
 @pytest.mark.parametrize("address", ["nowhere", "host:", "host:port", ":1"])
