@@ -33,8 +33,8 @@ class ModelClient:
     def __init__(self, upstream: Upstream, spec: ModelSpec) -> None:
         if spec.ignored_inputs:
             raise ConfigError(
-                f"model {spec.model} takes {', '.join(spec.ignored_inputs)} besides the {spec.kind}; "
-                "calibration can only ask models with one input"
+                f"model {spec.model} takes {', '.join(spec.ignored_inputs)} besides the "
+                f"{spec.kind}; calibration can only ask models with one input"
             )
         self._upstream = upstream
         self._spec = spec
