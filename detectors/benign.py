@@ -25,6 +25,9 @@ CLEAN = "clean"
 _LEAST_SIDE = 16
 """Below this many pixels a shift by one is no small thing, and the group is left out."""
 
+_UNCHANGED = 0.25
+"""Share of images that `one_each` leaves alone."""
+
 _Vary = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -42,6 +45,28 @@ def variations(x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     if min(x.shape[2:]) >= _LEAST_SIDE:
         groups["shift"] = _shift(x, generator)
     return {CLEAN: x, **groups}
+
+
+def one_each(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return each image under one benign variation chosen at random, every fourth as it is.
+
+    For training: as `variations`, of which it makes one an image and not all.
+
+    Args:
+        x: clean images, (N, C, H, W) float32 in [0, 1].
+        generator: source of all choices, on the CPU.
+    """
+    vary = list(_VARIATIONS.values())
+    if min(x.shape[2:]) >= _LEAST_SIDE:
+        vary.append(_shift)
+    chosen = torch.randint(len(vary), (len(x),), generator=generator)
+    chosen[torch.rand(len(x), generator=generator) < _UNCHANGED] = -1
+    varied = x.clone()
+    for index, change in enumerate(vary):
+        rows = (chosen == index).nonzero()[:, 0].to(x.device)
+        if len(rows):
+            varied[rows] = _rounded(change(x[rows], generator))
+    return varied
 
 
 def _rounded(x: Tensor) -> Tensor:

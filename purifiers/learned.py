@@ -28,7 +28,8 @@ class Lesson:
     attacked: Tensor | None = None
     """Guided recipes: adversarial versions of `x` against a local copy of the model."""
     model: Callable[[Tensor], Tensor] | None = None
-    """Guided recipes: the local copy, (B, C, H, W) -> (B, K) logits, differentiable."""
+    """Guided recipes: the local copy, (B, C, H, W) -> (B, K) logits, differentiable. None with
+    crops, which it does not take: a loss that asks it needs `Recipe.whole`."""
 
 
 class Recipe(ABC):
@@ -40,6 +41,9 @@ class Recipe(ABC):
     """Whether training takes a local copy of the model."""
     needs_answers: ClassVar[bool] = False
     """Whether training takes the model's answers to the clean inputs."""
+    whole: ClassVar[bool] = False
+    """Whether it must see whole images. Otherwise large ones (`tuning.lessons`) are trained on in
+    random crops, which is for fully convolutional networks."""
     steps: ClassVar[int]
     """Batches trained on by default."""
     batch: ClassVar[int] = 64

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detectors.benign import CLEAN, variations
+from detectors.benign import CLEAN, one_each, variations
 
 GROUPS = {
     "clean",
@@ -112,3 +112,28 @@ def test_shifts_move_along_both_axes(side: int, most: int) -> None:
     expected = {-most, -1, 1, most}
     assert set(rows.tolist()) == expected
     assert set(columns.tolist()) == expected
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 32, 32), (7, 1, 8, 8), (40, 3, 33, 40)])
+def test_one_variation_each(shape: tuple[int, ...]) -> None:
+    x = torch.rand(shape, generator=seeded())
+    before = x.clone()
+    varied = one_each(x, seeded(1))
+    assert varied.shape == x.shape
+    assert torch.equal(x, before)
+    assert torch.equal(varied, one_each(x, seeded(1)))
+    assert bool(((varied >= 0) & (varied <= 1)).all())
+
+
+def test_a_quarter_is_left_alone_and_the_rest_differs_in_kind() -> None:
+    x = torch.full((2000, 1, 16, 16), 128 / 255)
+    x[:, :, 8, 8] = 1.0
+    change = (one_each(x, seeded()) - x).flatten(1)
+    untouched = (change == 0).all(1).float().mean().item()
+    assert 0.22 < untouched < 0.33  # 0.25, and brightness or contrast changed by next to nothing
+    kinds = {
+        "brighter": (change[:, 0] > 0.02) & (change[:, 0] == change[:, 1]),
+        "darker": (change[:, 0] < -0.02) & (change[:, 0] == change[:, 1]),
+        "moved or blurred": (change[:, 8 * 16 + 8] < -0.1) & (change[:, 0] == 0),
+    }
+    assert all(seen.any() for seen in kinds.values())
