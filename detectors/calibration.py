@@ -1,111 +1,89 @@
-"""From scores to decisions: fused scores, their thresholds, and p-values for reports.
+"""From scores to decisions: rules with thresholds, and p-values for reports.
 
-A `Calibration` holds one fusion for every set of detectors that may be there at run time. It reads
-and writes no files: `tensors` and `meta` are what a caller saves, `from_tensors` restores them.
+A `Calibration` is the benign scores of every detector, kept apart by benign group; whatever set of
+detectors is there at run time, at whatever false-positive rate, its `Rule` follows from them. It
+reads and writes no files: `tensors` and `meta` are what a caller saves, `from_tensors` restores
+them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from detectors.binomial import upper_bound
-from detectors.fusion import Fusion
-from detectors.tails import Tails
+from detectors.fusion import Learner
+from detectors.rule import FIT_SHARE, CalibrationError, Cascade, Rule
+from detectors.secrecy import Secrecy
 
-V = TypeVar("V")
-
-FIT_SHARE = 1 / 3
-"""Share of each group the fusion is fitted on; thresholds need the larger, untouched part."""
 _LEAST_SAMPLES = 30
 """Fewest samples of a group: 10 for the fusion, 20 for any threshold at all."""
 
-
-class CalibrationError(ValueError):
-    """The calibration data is unusable, or something it does not cover was asked of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """The fused score above which a sample is suspicious."""
-
-    value: float
-    fpr: float
-    """The wanted false-positive rate, held on average over calibration draws in every group."""
-    fpr_upper: float
-    """Upper 95 % confidence bound of the rate for this very draw, the largest over the groups."""
-    samples: int
-    """Benign samples the threshold rests on: those of the worst group."""
-    worst_group: str
-    """The benign group that needs the highest threshold, and so sets it."""
+Matrices = Mapping[str, Tensor]
+"""Benign group -> (n_g, D) scores, a column for each detector."""
 
 
 class Calibration:
-    """Benign scores of every detector and fused benign scores of every set; see `fit`."""
+    """Benign scores of every detector, and the rules that follow; see `fit`.
+
+    Args:
+        names: the detectors, in the order of the columns.
+        fitting: the samples that fusions are fitted on.
+        held: the samples that thresholds rest on.
+        learners: learned scores, each over the detectors of one evidence level.
+    """
 
     def __init__(
         self,
-        mix: Mapping[str, Tensor],
-        fusions: Sequence[Fusion],
-        fused: Sequence[Mapping[str, Tensor]],
+        names: Sequence[str],
+        fitting: Matrices,
+        held: Matrices,
+        learners: Sequence[Learner] = (),
     ) -> None:
-        self._mix = dict(mix)  # detector -> (n,) ascending benign scores, all groups together
-        self._fusions = {frozenset(fusion.names): fusion for fusion in fusions}
-        self._fused = {  # set -> group -> (n_g,) ascending fused scores
-            frozenset(fusion.names): dict(groups)
-            for fusion, groups in zip(fusions, fused, strict=True)
-        }
-        self._stacked: dict[tuple[str, ...], Tensor] = {}
+        self.names = tuple(names)
+        self.learners = tuple(learners)
+        self._fitting, self._held = dict(fitting), dict(held)
+        self._device = torch.device("cpu")
+        self._mix = torch.cat(list(held.values())).T.sort(dim=1).values.contiguous()  # (D, n)
 
     @classmethod
-    def fit(
-        cls,
-        groups: Mapping[str, Mapping[str, Tensor]],
-        sets: Sequence[Sequence[str]],
-        *,
-        seed: int = 0,
-    ) -> Calibration:
+    def fit(cls, groups: Mapping[str, Mapping[str, Tensor]], *, seed: int = 0) -> Calibration:
         """Learn from benign scores of samples no detector was fitted on.
 
         Args:
             groups: benign group -> detector -> (n_g,) scores.
-            sets: the detectors that may be there together at run time, one set for each.
-            seed: of the split into the fusion's part and the thresholds' part.
+            seed: of the split into the fusions' part and the thresholds' part.
 
         Raises:
             CalibrationError: no group, a group too small, scores missing, of unequal number or
                 not finite.
         """
-        names = sorted({name for members in sets for name in members})
+        names = sorted({name for scores in groups.values() for name in scores})
         _check(groups, names)
-        fitting: list[dict[str, Tensor]] = []
-        held: dict[str, dict[str, Tensor]] = {}
+        fitting, held = {}, {}
         for group, scores in groups.items():
-            count = scores[names[0]].shape[0]
+            matrix = torch.stack([scores[name].float().cpu() for name in names], dim=1)
             # Equal groups are split alike, so variations of one image stay on one side.
-            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-            first, rest = order.tensor_split([round(count * FIT_SHARE)])
-            fitting.append({name: scores[name].float().cpu()[first] for name in names})
-            held[group] = {name: scores[name].float().cpu()[rest] for name in names}
-        mix = {n: torch.cat([held[group][n] for group in held]).sort().values for n in names}
-        fusions = [Fusion.fit(sorted(members), fitting) for members in sets]
-        fused = [{g: fusion(held[g]).sort().values for g in held} for fusion in fusions]
-        return cls(mix, fusions, fused)
-
-    @property
-    def sets(self) -> tuple[frozenset[str], ...]:
-        """The sets of detectors that can be fused."""
-        return tuple(self._fusions)
+            order = torch.randperm(len(matrix), generator=torch.Generator().manual_seed(seed))
+            first, rest = order.tensor_split([round(len(matrix) * FIT_SHARE)])
+            fitting[group], held[group] = matrix[first], matrix[rest]
+        return cls(names, fitting, held)
 
     @property
     def groups(self) -> tuple[str, ...]:
         """The benign groups."""
-        return tuple(next(iter(self._fused.values())))
+        return tuple(self._held)
+
+    def fitting(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """The scores fusions of these detectors are fitted on: group -> (n, D)."""
+        columns = self._columns(names)
+        return {group: scores[:, columns] for group, scores in self._fitting.items()}
+
+    def with_learners(self, learners: Sequence[Learner]) -> Calibration:
+        """The same calibration with learned scores besides."""
+        return Calibration(self.names, self._fitting, self._held, learners)
 
     def p_values(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Conformal p-values over the benign mix, for reports: (1 + #{benign >= s}) / (n + 1).
@@ -119,70 +97,74 @@ class Calibration:
         Raises:
             CalibrationError: a detector was not calibrated.
         """
-        names = tuple(scores)
-        if not names:
+        if not scores:
             return {}
-        if names not in self._stacked:
-            unknown = sorted(set(names) - set(self._mix))
-            if unknown:
-                raise CalibrationError(f"not calibrated: {unknown}; there are {sorted(self._mix)}")
-            self._stacked[names] = torch.stack([self._mix[name] for name in names])
-        benign = self._stacked[names]  # (D, n)
+        benign = self._mix[self._columns(list(scores))]  # (D, n)
         stacked = torch.stack(list(scores.values()))  # (D, B)
         below = torch.searchsorted(benign, stacked)
         total = benign.shape[1]
         # 0 * score is NaN for scores that are not finite, and 0 for the others.
         p = (total + 1 - below) / (total + 1) + stacked * 0
-        return dict(zip(names, p.unbind(0), strict=True))
+        return dict(zip(scores, p.unbind(0), strict=True))
 
-    def fuse(self, scores: Mapping[str, Tensor]) -> Tensor:
-        """Return the fused score of each sample, (B,); NaN where any score is not finite.
+    def rule(
+        self,
+        levels: Sequence[Sequence[str]],
+        fpr: float,
+        *,
+        cascade: Cascade | None = None,
+        secrecy: Secrecy | None = None,
+    ) -> Rule:
+        """The rule for one set of detectors at a wanted false-positive rate.
 
         Args:
-            scores: detector -> (B,), of exactly the detectors of one calibrated set.
+            levels: the detectors that are there at each evidence level, each level with all of
+                the one before; the last is the set the verdict rests on.
+            fpr: wanted false-positive rate, held in every benign group.
+            cascade: when to stop before the last level; without it all levels are gathered.
+            secrecy: weights of the detectors drawn from a secret.
 
         Raises:
-            CalibrationError: these detectors were not calibrated together.
-        """
-        return self._set(self._fusions, scores)(scores)
-
-    def threshold(self, names: Iterable[str], fpr: float) -> Threshold:
-        """Return the threshold at a wanted false-positive rate, for the worst benign group.
-
-        In each group it is the ceil((n + 1)(1 - fpr))-th smallest fused score: a fresh benign
-        sample of that group exceeds it with probability at most fpr.
-
-        Raises:
-            CalibrationError: fpr is not in (0, 1), there is no such set, or a group has too few
-                samples for this fpr; the text says how many it takes.
-
-        Source: Vovk, Gammerman, Shafer 2005, Mondrian (group-conditional) conformal prediction.
+            CalibrationError: fpr is not in (0, 1), a detector was not calibrated, or a group has
+                too few samples for this rate; the text says how many it takes.
         """
         if not 0 < fpr < 1:
             raise CalibrationError(f"fpr must be between 0 and 1, not {fpr}")
-        groups = self._set(self._fused, names)
-        values = {group: _quantile(group, fused, fpr) for group, fused in groups.items()}
-        worst = max(values, key=values.__getitem__)
-        value = values[worst]
-        bounds = [
-            upper_bound(int((fused > value).sum()), fused.numel()) for fused in groups.values()
-        ]
-        return Threshold(value, fpr, max(bounds), groups[worst].numel(), worst)
+        used = levels if cascade is not None else levels[-1:]
+        names = tuple(levels[-1])
+        return Rule.fit(
+            [tuple(level) for level in used],
+            self.fitting(names),
+            {group: scores[:, self._columns(names)] for group, scores in self._held.items()},
+            fpr,
+            learners={frozenset(learner.names): learner for learner in self.learners},
+            cascade=cascade,
+            secrecy=secrecy,
+            device=self._device,
+        )
+
+    def to(self, device: torch.device | str) -> Calibration:
+        """The same calibration, computing on another device."""
+        moved = Calibration(self.names, self._fitting, self._held, self.learners)
+        moved._device = torch.device(device)
+        moved._mix = moved._mix.to(device)
+        return moved
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything learned, flat, for safetensors; with `meta` the inverse of `from_tensors`."""
-        tensors = {f"mix.{name}": scores for name, scores in self._mix.items()}
-        for i, (members, fusion) in enumerate(self._fusions.items()):
-            tensors |= {f"set{i}.{key}": part for key, part in fusion.tails.state().items()}
-            for group, fused in self._fused[members].items():
-                tensors[f"set{i}.fused.{group}"] = fused
+        parts = {"fitting": self._fitting, "held": self._held}
+        tensors = {
+            f"{part}.{group}": scores for part, by in parts.items() for group, scores in by.items()
+        }
+        tensors |= {f"learner{i}": each.weights for i, each in enumerate(self.learners)}
         return {key: tensor.contiguous().cpu() for key, tensor in tensors.items()}
 
     def meta(self) -> dict[str, Any]:
         """What `from_tensors` needs besides the tensors, fit for JSON."""
         return {
-            "sets": [list(fusion.names) for fusion in self._fusions.values()],
+            "detectors": list(self.names),
             "groups": list(self.groups),
+            "learners": [list(learner.names) for learner in self.learners],
         }
 
     @classmethod
@@ -197,25 +179,28 @@ class Calibration:
         Raises:
             CalibrationError: tensors and meta do not belong together.
         """
-        place = torch.device(device)
         try:
-            names = sorted({name for members in meta["sets"] for name in members})
-            mix = {name: tensors[f"mix.{name}"].to(place) for name in names}
-            fusions, fused = [], []
-            for i, members in enumerate(meta["sets"]):
-                state = {key: tensors[f"set{i}.{key}"] for key in ("knots", "slopes")}
-                fusions.append(Fusion(members, Tails.from_state(state, place)))
-                fused.append({g: tensors[f"set{i}.fused.{g}"].cpu() for g in meta["groups"]})
-        except (KeyError, TypeError, ValueError) as error:
+            fitting, held = (
+                {group: tensors[f"{part}.{group}"].cpu() for group in meta["groups"]}
+                for part in ("fitting", "held")
+            )
+            learners = [
+                Learner(tuple(names), tensors[f"learner{i}"].cpu())
+                for i, names in enumerate(meta["learners"])
+            ]
+            restored = cls(meta["detectors"], fitting, held, learners)
+            wide = {scores.shape[1] for scores in (*fitting.values(), *held.values())}
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise CalibrationError(f"the calibration is incomplete: {error!r}") from error
-        return cls(mix, fusions, fused)
+        if wide != {len(restored.names)}:
+            raise CalibrationError(f"the calibration has {wide} columns for {restored.names}")
+        return restored.to(device)
 
-    def _set(self, by_set: Mapping[frozenset[str], V], names: Iterable[str]) -> V:
-        wanted = frozenset(names)
-        if wanted not in by_set:
-            have = "; ".join(", ".join(sorted(members)) for members in self._fusions)
-            raise CalibrationError(f"no calibration for {sorted(wanted)}; there is: {have}")
-        return by_set[wanted]
+    def _columns(self, names: Sequence[str]) -> list[int]:
+        unknown = sorted(set(names) - set(self.names))
+        if unknown:
+            raise CalibrationError(f"not calibrated: {unknown}; there are {list(self.names)}")
+        return [self.names.index(name) for name in names]
 
 
 def _check(groups: Mapping[str, Mapping[str, Tensor]], names: Sequence[str]) -> None:
@@ -234,18 +219,3 @@ def _check(groups: Mapping[str, Mapping[str, Tensor]], names: Sequence[str]) -> 
         for name in names:
             if not torch.isfinite(scores[name]).all():
                 raise CalibrationError(f"group {group!r}: {name} has scores that are not finite")
-
-
-def _quantile(group: str, fused: Tensor, fpr: float) -> float:
-    """The conformal quantile of ascending scores."""
-    count = fused.numel()
-    exceed = math.floor((count + 1) * fpr + 1e-9)  # 1e-9: 100 * 0.01 must count as 1
-    if exceed < 1:
-        needed = math.ceil(1 / fpr - 1e-9) - 1
-        images = math.ceil(needed / (1 - FIT_SHARE))
-        raise CalibrationError(
-            f"benign group {group!r} has {count} samples for thresholds; a false-positive rate of "
-            f"{fpr:g} needs {needed}, that is {images} calibration images; the least rate these "
-            f"support is {1 / (count + 1):.3g}"
-        )
-    return float(fused[count - exceed])

@@ -1,42 +1,97 @@
-"""Fusing the scores of several detectors into one, without any adversarial example."""
+"""Fusing the scores of several detectors into one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from detectors.tails import Tails
+from detectors.tails import GroupTails
+
+_MOST = 20.0
+"""Tail score of one benign sample in half a billion: past it, more is not more suspicious."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """A linear score over tail scores, learned from generated attacks beside benign samples."""
+
+    names: tuple[str, ...]
+    weights: Tensor
+    """(2 * D,), see `features`."""
+
+    def __call__(self, tails: Tensor) -> Tensor:
+        """The score of tail scores, (B,) for (B, D)."""
+        return features(tails) @ self.weights
+
+
+def features(tails: Tensor) -> Tensor:
+    """What a learner sees of tail scores: each, bounded, and its square root, (B, 2D) for (B, D).
+
+    Bounded, because a sample far out of one detector's benign range is suspicious in any case, and
+    would outweigh the evidence on all others where weights are learned.
+    """
+    bounded = tails.clamp(0, _MOST)
+    return torch.cat((bounded, bounded.sqrt()), dim=-1) + tails.repeat(1, 2) * 0
 
 
 class Fusion:
-    """Length of the vector of benign-tail scores: sqrt(sum of (-log p_d)^2).
+    """One score of several detectors, on the scale -log(benign tail share).
 
-    One-sided in every detector, so an unusual but quiet input does not alarm, and led by the
-    strongest evidence while weaker evidence still counts. Compared on CIFAR-10 with thresholds at
-    1 % of the worst of 11 benign groups (each of one strength), mean detection rate over 8 attacks
-    and 4 splits, with the model's answer and with views besides: this rule 0.31 and 0.60; sum 0.32
-    and 0.56; maximum 0.28 and 0.59; at 5 % 0.47 and 0.75; 0.48 and 0.72; 0.45 and 0.74. The
-    smallest of the groups' Mahalanobis distances does as well (one split: 0.29 and 0.60) but is
-    two-sided: it alarms on every imaging pipeline it does not know.
+    Every detector's score is put on the scale of its benign tail, group by group. The length of
+    the vector of these tail scores is led by the strongest evidence while weaker evidence still
+    counts, and one-sided in every detector, so an unusual but quiet input does not alarm. Where
+    there is a learner, its score counts as much: the larger of the two, each on the scale of its
+    own benign tail, which is an OR of two tests at equal rates.
 
     Args:
-        names: the detectors, in the order of the tails.
-        tails: one per detector.
+        names: the detectors, in the order of the columns.
+        groups: benign group -> (n_g, D) scores, n_g >= 10, of samples no threshold rests on.
+        learner: over the same detectors in the same order.
+        weights: of each detector's tail score in the vector, (D,); 0 leaves it out.
+        device: where to compute.
     """
 
-    def __init__(self, names: Sequence[str], tails: Tails) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        groups: Mapping[str, Tensor],
+        *,
+        learner: Learner | None = None,
+        weights: Tensor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.names = tuple(names)
-        self.tails = tails
-
-    @classmethod
-    def fit(cls, names: Sequence[str], groups: Sequence[Mapping[str, Tensor]]) -> Fusion:
-        """Learn from benign groups: detector -> (n_g,) finite scores, at least 20 in all."""
-        pooled = [torch.stack([group[name] for name in names], dim=1) for group in groups]
-        return cls(names, Tails.fit(torch.cat(pooled)))
+        self._weights = torch.ones(len(self.names)) if weights is None else weights
+        self._learner = learner
+        self.tails = GroupTails.fit(list(groups.values()))
+        tails = [self.tails(scores) for scores in groups.values()]
+        self._final = [
+            GroupTails.fit([score(each)[:, None] for each in tails], device)
+            for score in self._scores()
+        ]
+        self.tails = GroupTails.fit(list(groups.values()), device)
+        self._weights = self._weights.to(device)
+        if learner is not None:
+            self._learner = Learner(learner.names, learner.weights.to(device))
 
     def __call__(self, scores: Mapping[str, Tensor]) -> Tensor:
-        """Return (B,) >= 0, higher = more suspicious; NaN where any score is not finite."""
-        stacked = torch.stack([scores[name] for name in self.names], dim=1)  # (B, D)
-        return self.tails(stacked).square().sum(dim=1).sqrt()
+        """Return (B,), higher = more suspicious; NaN where any score is not finite."""
+        return self.of_matrix(torch.stack([scores[name] for name in self.names], dim=1))
+
+    def of_matrix(self, scores: Tensor) -> Tensor:
+        """The same for a matrix (B, D) in the order of `names`."""
+        tails = self.tails(scores)
+        fused = [
+            final(score(tails)[:, None])[:, 0]
+            for score, final in zip(self._scores(), self._final, strict=True)
+        ]
+        return torch.stack(fused).amax(dim=0)
+
+    def _length(self, tails: Tensor) -> Tensor:
+        return (tails * self._weights).square().sum(dim=1).sqrt()
+
+    def _scores(self) -> tuple[Callable[[Tensor], Tensor], ...]:
+        return (self._length,) if self._learner is None else (self._length, self._learner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -76,3 +76,31 @@ class Tails:
         if set(state) != {"knots", "slopes"} or state["knots"].shape != state["slopes"].shape:
             raise DetectorError(f"expected knots and slopes of one shape, not {sorted(state)}")
         return cls(state["knots"].to(device), state["slopes"].to(device))
+
+
+class GroupTails:
+    """Tails of several benign groups; the group that is least surprised counts.
+
+    A score that is common in one benign group is no evidence, however rare it is in the others.
+    With the tails of the mix instead, one noisy group among eleven sets the threshold of all.
+
+    Args:
+        tails: one for each group, over the same scores.
+    """
+
+    def __init__(self, tails: Sequence[Tails]) -> None:
+        self._knots = torch.stack([each.knots for each in tails])  # (G, D, K)
+        self._slopes = torch.stack([each.slopes for each in tails])
+
+    @classmethod
+    def fit(cls, groups: Sequence[Tensor], device: torch.device | str = "cpu") -> GroupTails:
+        """Learn from one (n_g, D) matrix of benign scores for each group, n_g >= 10."""
+        fitted = cls([Tails.fit(group) for group in groups])
+        fitted._knots, fitted._slopes = fitted._knots.to(device), fitted._slopes.to(device)
+        return fitted
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """The smallest tail score over the groups, (B, D) for scores (B, D); NaN as in `Tails`."""
+        over = (scores[None, :, :, None] - self._knots[:, None]).clamp_min(0)  # (G, B, D, K)
+        surprise = (over * self._slopes[:, None]).sum(-1).amin(0)
+        return surprise - math.log(_SHARES[0]) + scores * 0

@@ -60,7 +60,7 @@ class Provenance(_Stored):
 
 
 class _File(_Stored):
-    format: Literal[1]
+    format: Literal[2]
     provenance: Provenance
     tensors_sha256: str
     calibration: dict[str, Any]
@@ -106,7 +106,7 @@ def save(
         tensors |= {f"{_DETECTOR}{detector}/{key}": value for key, value in state.items()}
     blob = save_tensors({key: t.detach().cpu().contiguous() for key, t in tensors.items()})
     file = _File(
-        format=1,
+        format=2,
         provenance=provenance,
         tensors_sha256=hashlib.sha256(blob).hexdigest(),
         calibration=calibration.meta(),

@@ -17,7 +17,8 @@ from torch import Tensor
 import detectors
 import purifiers
 from detectors.base import Detector, DetectorError, Evidence, Need
-from detectors.calibration import Calibration, CalibrationError
+from detectors.calibration import Calibration
+from detectors.rule import CalibrationError, Rule
 from proxy import policy
 from proxy.adapt import ModelSpec
 from proxy.artifacts import Artifact, Provenance
@@ -66,10 +67,10 @@ class Scorer:
         chain = build_purifiers(model)
         self._purifier = purifiers.Chain(chain) if chain else None
         self._views = {view.key: view for d in self._detectors for view in d.views}
-        self._thresholds: dict[frozenset[str], float] = {}
+        self._rules: dict[frozenset[str], Rule] = {}
         self.threshold_bounds: dict[str, tuple[float, float]] = {}
         """Evidence level -> (threshold, upper bound of its false-positive rate)."""
-        self._set_thresholds(model.fpr)
+        self._set_rules(model.fpr)
 
     @property
     def needs_output(self) -> bool:
@@ -133,9 +134,10 @@ class Scorer:
             for name in cases[0].glance.scores
         }
         scores |= self._score(evidence, [d for d in chosen if d.needs is not Need.INPUT])
-        fused = self._calibration.fuse(scores)
+        rule = self._rules[frozenset(scores)]
+        fused = rule.score(scores)
         p_values = self._calibration.p_values(scores)
-        threshold = self._thresholds[frozenset(scores)]
+        threshold = rule.threshold.value
         names = list(p_values)
         table = torch.stack([fused, *p_values.values()]).cpu().tolist()
         samples = [
@@ -177,17 +179,14 @@ class Scorer:
                     "calibrate again"
                 ) from error
 
-    def _set_thresholds(self, fpr: float) -> None:
-        for level, need in enumerate(_LEVELS):
-            names = frozenset(d.name for d in self._detectors if _LEVELS.index(d.needs) <= level)
-            if not names or names in self._thresholds:
-                continue
+    def _set_rules(self, fpr: float) -> None:
+        for level, names in evidence_levels(self._detectors).items():
             try:
-                threshold = self._calibration.threshold(names, fpr)
+                rule = self._calibration.rule([names], fpr)
             except CalibrationError as error:
                 raise ConfigError(f"models.{self._spec.model}: {error}") from error
-            self._thresholds[names] = threshold.value
-            self.threshold_bounds[need.value] = (threshold.value, threshold.fpr_upper)
+            self._rules[frozenset(names)] = rule
+            self.threshold_bounds[level] = (rule.threshold.value, rule.threshold.fpr_upper)
 
     def _decode(self, item: Pixels) -> Tensor | Exception:
         try:
@@ -245,6 +244,16 @@ def build_detectors(model: Model) -> tuple[Detector, ...]:
         return tuple(detectors.build(part.name, part.params) for part in model.detectors)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def evidence_levels(parts: Sequence[Detector]) -> dict[str, tuple[str, ...]]:
+    """The detectors usable at each level of evidence; levels that add none are left out."""
+    levels: dict[str, tuple[str, ...]] = {}
+    for position, need in enumerate(_LEVELS):
+        names = tuple(d.name for d in parts if _LEVELS.index(d.needs) <= position)
+        if names and names not in levels.values():
+            levels[need.value] = names
+    return levels
 
 
 def check_evidence(spec: ModelSpec, parts: Sequence[Detector]) -> None:

@@ -61,11 +61,12 @@ def test_calibration() -> None:
         group: {name: torch.from_numpy(rng.normal(size=300)).float() for name in ("a", "b")}
         for group in ("clean", "noise")
     }
-    here = Calibration.fit(groups, [["a"], ["a", "b"]])
+    here = Calibration.fit(groups)
     there = Calibration.from_tensors(here.tensors(), here.meta(), CUDA)
     scores = {name: torch.linspace(-3, 6, 9) for name in ("a", "b")}
     moved = {name: score.to(CUDA) for name, score in scores.items()}
-    torch.testing.assert_close(there.fuse(moved).cpu(), here.fuse(scores))
+    rules = [subject.rule([["a"], ["a", "b"]], 0.05) for subject in (there, here)]
+    torch.testing.assert_close(rules[0].score(moved).cpu(), rules[1].score(scores))
     for name, p in there.p_values(moved).items():
         torch.testing.assert_close(p.cpu(), here.p_values(scores)[name])
-    assert there.threshold(["a", "b"], 0.05) == here.threshold(["a", "b"], 0.05)
+    assert rules[0].threshold == rules[1].threshold

@@ -28,11 +28,11 @@ TABLE = {
     ),
     "tuning.demo.table": ("detectors.binomial tuning.demo.policy tuning.demo.traffic numpy rich"),
     "tuning.calibrate": (
-        "detectors.calibration proxy.adapt proxy.artifacts proxy.config proxy.defences "
+        "detectors.rule proxy.adapt proxy.artifacts proxy.config proxy.defences "
         "proxy.errors proxy.upstream tuning.dataset tuning.fit rich torch"
     ),
     "tuning.fit": (
-        "detectors.base detectors.benign detectors.calibration proxy.adapt proxy.config "
+        "detectors.base detectors.benign detectors.calibration detectors.rule proxy.adapt proxy.config "
         "proxy.errors proxy.scoring proxy.upstream tuning.model_client rich torch"
     ),
     "tuning.report": (
@@ -78,7 +78,7 @@ TABLE = {
         "proxy.pipeline proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
     ),
     "proxy.scoring": (
-        "detectors detectors.base detectors.calibration proxy.adapt proxy.artifacts "
+        "detectors detectors.base detectors.calibration detectors.rule proxy.adapt proxy.artifacts "
         "proxy.case proxy.config proxy.errors proxy.flow proxy.policy proxy.tensors "
         "purifiers numpy torch"
     ),
@@ -164,7 +164,9 @@ TABLE = {
         "detectors.base detectors.energy detectors.feature_squeezing detectors.margin "
         "detectors.residual purifiers.registry"
     ),
-    "detectors.calibration": "detectors.binomial detectors.fusion detectors.tails torch",
+    "detectors.calibration": "detectors.fusion detectors.rule detectors.secrecy torch",
+    "detectors.rule": "detectors.binomial detectors.fusion detectors.secrecy torch",
+    "detectors.secrecy": "torch",
     "detectors.benign": "purifiers torch",
     "detectors.energy": "detectors.answers detectors.base torch",
     "detectors.feature_squeezing": (
@@ -181,13 +183,15 @@ TABLE = {
     # purifiers: images to images; nothing but tensor maths
     "purifiers": (
         "purifiers.base purifiers.bit_depth purifiers.chain purifiers.denoiser purifiers.jpeg "
-        "purifiers.median purifiers.registry"
+        "purifiers.median purifiers.noise purifiers.registry purifiers.resize_pad"
     ),
     "purifiers.bit_depth": "purifiers.base torch",
     "purifiers.chain": "purifiers.base torch",
     "purifiers.denoiser": "purifiers.base purifiers.learned purifiers.networks torch",
     "purifiers.jpeg": "purifiers.base torch",
     "purifiers.median": "purifiers.base torch",
+    "purifiers.noise": "purifiers.base torch",
+    "purifiers.resize_pad": "purifiers.base torch",
     "purifiers.learned": "torch",
     "purifiers.networks": "torch",
     "purifiers.base": "torch",
@@ -234,6 +238,7 @@ TESTED_IN = {
     "purifiers.base": "tests/purifiers/test_registry.py",
     "purifiers.chain": "tests/purifiers/test_registry.py",
     "purifiers.learned": "tests/tuning/test_train.py",
+    "detectors.rule": "tests/detectors/test_calibration.py",
 }
 
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager"}

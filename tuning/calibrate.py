@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
-from detectors.calibration import CalibrationError
+from detectors.rule import CalibrationError
 from proxy import artifacts
 from proxy.adapt import resolve
 from proxy.config import Config, Model
@@ -112,7 +112,7 @@ def _report(console: Console, result: Result, fpr: float, samples: int) -> None:
         table.add_column(column)
     for level, names in result.levels.items():
         try:
-            threshold = result.calibration.threshold(names, fpr)
+            threshold = result.calibration.rule([names], fpr).threshold
         except CalibrationError as error:
             raise ConfigError(str(error)) from error
         table.add_row(

@@ -10,13 +10,14 @@ import torch
 from rich.progress import Progress, TaskID
 from torch import Tensor
 
-from detectors import benign, calibration
+from detectors import benign, rule
 from detectors.base import Detector, DetectorError, Evidence, Need
-from detectors.calibration import Calibration, CalibrationError
+from detectors.calibration import Calibration
+from detectors.rule import CalibrationError
 from proxy.adapt import ModelSpec
 from proxy.config import Model
 from proxy.errors import ConfigError
-from proxy.scoring import build_detectors, check_evidence, use_device
+from proxy.scoring import build_detectors, check_evidence, evidence_levels, use_device
 from proxy.upstream import Upstream
 from tuning.model_client import ModelClient, as_seen
 
@@ -49,7 +50,7 @@ def images_needed(fpr: float) -> int:
         raise ConfigError(f"the false-positive rate must be between 0 and 1, not {fpr:g}")
     held = math.ceil(1 / fpr - 1e-9) - 1
     images = held
-    while _rest(_rest(images, FIT_SHARE), calibration.FIT_SHARE) < held:
+    while _rest(_rest(images, FIT_SHARE), rule.FIT_SHARE) < held:
         images += 1
     return images
 
@@ -97,12 +98,11 @@ async def calibrate(
         for detector in parts:
             scores[group][detector.name] = _scores(detector, evidence, device)
             progress.advance(scored)
-    levels = _levels(parts)
     try:
-        fused = Calibration.fit(scores, list(levels.values()))
+        calibration = Calibration.fit(scores)
     except CalibrationError as error:
         raise ConfigError(str(error)) from error
-    return Result(fused, parts, levels)
+    return Result(calibration, parts, evidence_levels(parts))
 
 
 def _fit(detector: Detector, groups: Groups) -> None:
@@ -186,14 +186,3 @@ def _on(evidence: Evidence, device: torch.device) -> Evidence:
         None if evidence.output is None else evidence.output.to(device),
         {key: view.to(device) for key, view in evidence.views.items()},
     )
-
-
-def _levels(parts: Sequence[Detector]) -> dict[str, tuple[str, ...]]:
-    """The detectors usable at each level of evidence; levels that add none are left out."""
-    order = (Need.INPUT, Need.OUTPUT, Need.VIEWS)
-    levels: dict[str, tuple[str, ...]] = {}
-    for position, need in enumerate(order):
-        names = tuple(d.name for d in parts if order.index(d.needs) <= position)
-        if names and names not in levels.values():
-            levels[need.value] = names
-    return levels

@@ -1,28 +1,53 @@
 from __future__ import annotations
 
-import math
-
+import pytest
 import torch
+from torch import Tensor
 
-from detectors.fusion import Fusion
-from detectors.tails import Tails
+from detectors.fusion import Fusion, Learner, features
 
 
-def test_length_of_the_tail_scores_by_hand() -> None:
-    # Tails that return the score less log 0.95 for any positive score.
-    knots = torch.tensor([[0.0, *[1e6] * 4]] * 2)
-    slopes = torch.tensor([[1.0, 0, 0, 0, 0]] * 2)
-    fusion = Fusion(["a", "b"], Tails(knots, slopes))
-    start = -math.log(0.95)
-    fused = fusion({"b": torch.tensor([4 - start]), "a": torch.tensor([3 - start])})
-    torch.testing.assert_close(fused, torch.tensor([5.0]))
+def benign(count: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 3, generator=generator)
 
 
 def test_one_strong_score_outweighs_several_ordinary_ones() -> None:
-    generator = torch.Generator().manual_seed(0)
-    benign = {name: torch.randn(2000, generator=generator) for name in "abc"}
-    fusion = Fusion.fit(["a", "b", "c"], [benign])
+    fusion = Fusion(["a", "b", "c"], {"clean": benign(2000)})
     usual = {name: torch.tensor([0.0]) for name in "abc"}
     strong = {**usual, "b": torch.tensor([6.0])}
     raised = {name: torch.tensor([1.0]) for name in "abc"}
     assert fusion(strong) > fusion(raised) > fusion(usual)
+
+
+def test_what_is_common_in_one_group_is_no_evidence() -> None:
+    noisy = benign(2000, 1) + torch.tensor([5.0, 0.0, 0.0])
+    alone = Fusion(["a", "b", "c"], {"clean": benign(2000)})
+    both = Fusion(["a", "b", "c"], {"clean": benign(2000), "noise": noisy})
+    asked = {"a": torch.tensor([5.0]), "b": torch.tensor([0.0]), "c": torch.tensor([0.0])}
+    assert alone(asked) > 8
+    assert both(asked) < 2
+
+
+def test_the_fused_score_is_about_the_log_of_the_benign_share() -> None:
+    fusion = Fusion(["a", "b", "c"], {"clean": benign(4000)})
+    fresh = fusion.of_matrix(benign(20_000, 5))
+    for share in (0.5, 0.1, 0.01):
+        above = (fresh > -torch.tensor(share).log()).float().mean().item()
+        assert above == pytest.approx(share, rel=0.25)
+
+
+def test_a_weight_of_zero_leaves_a_detector_out() -> None:
+    weights = torch.tensor([1.0, 0.0, 1.0])
+    fusion = Fusion(["a", "b", "c"], {"clean": benign(500)}, weights=weights)
+    scores = {name: torch.tensor([0.3]) for name in "abc"}
+    assert torch.equal(fusion(scores), fusion({**scores, "b": torch.tensor([9.0])}))
+    assert fusion({**scores, "c": torch.tensor([9.0])}) > fusion(scores)
+
+
+def test_a_learner_by_hand() -> None:
+    tails = torch.tensor([[4.0, 9.0], [0.0, 100.0]])
+    expected = torch.tensor([[4.0, 9.0, 2.0, 3.0], [0.0, 20.0, 0.0, 20.0**0.5]])
+    torch.testing.assert_close(features(tails), expected)
+    learner = Learner(("a", "b"), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    torch.testing.assert_close(learner(tails[:1]), torch.tensor([4 + 18 + 6 + 12.0]))

@@ -23,11 +23,8 @@ def test_thresholds_hold_on_fresh_benign_images(calibrations: Path) -> None:
         config.models["digits_like"],
         torch.device("cpu"),
     )
-    names = [frozenset(names) for names in found.calibration.sets]
-    assert frozenset({"residual"}) in names
-    for members in names:
-        threshold = found.calibration.threshold(members, 0.05)
-        assert threshold.fpr_upper < 0.15
+    for names in (["residual"], sorted(found.calibration.names)):
+        assert found.calibration.rule([names], 0.05).threshold.fpr_upper < 0.15
 
 
 @pytest.mark.parametrize("fpr", [0.5, 0.1, 0.05, 0.01])
