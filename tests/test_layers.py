@@ -32,8 +32,8 @@ TABLE = {
         "proxy.errors proxy.upstream tuning.dataset tuning.fit rich torch"
     ),
     "tuning.fit": (
-        "detectors.base detectors.benign detectors.calibration detectors.rule proxy.adapt proxy.config "
-        "proxy.errors proxy.scoring proxy.upstream tuning.model_client rich torch"
+        "detectors.base detectors.benign detectors.calibration detectors.rule proxy.adapt "
+        "proxy.config proxy.errors proxy.scoring proxy.upstream tuning.model_client rich torch"
     ),
     "tuning.report": (
         "detectors proxy.adapt proxy.config proxy.configfile proxy.defence proxy.defences "
