@@ -1,95 +1,90 @@
-"""The attacks the quality figures are measured with; none of them knows any detector.
-
-Standard attacks come from the Adversarial Robustness Toolbox. `smooth_pgd` is our own loop: no
-library has a low-frequency PGD, and a suite without one flatters every input-only detector.
-"""
+"""The attacks the quality figures are measured with; none of them knows any detector."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from loadtests.adversaries import BATCH, Foolbox, Patch, Run, Smooth, Toolbox, pgd
 from loadtests.cifar import quantise
 
-Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""Model, images (N, C, H, W), labels (N,) -> attacked images, before rounding to 8 bits."""
 
-SMOOTH_GRID = 12
-"""Side of the coarse grid of `smooth_pgd`: 12 of 32 keeps the lower third of frequencies."""
+@dataclass(frozen=True)
+class Attack:
+    """One attack of the suite."""
 
-
-def _classifier(model: nn.Module, x: Tensor) -> Any:
-    from art.estimators.classification import PyTorchClassifier
-
-    return PyTorchClassifier(
-        model,
-        loss=nn.CrossEntropyLoss(),
-        input_shape=tuple(x.shape[1:]),
-        nb_classes=10,
-        clip_values=(0.0, 1.0),
-    )
+    family: str
+    """Attacks of one family leave like traces: none is scored by a fusion trained on another."""
+    run: Run
+    minimal: bool = False
+    """Whether it stops on the boundary and needs `survive_rounding`."""
+    most: int | None = None
+    """The most images it is run on; the dearest has a limit."""
 
 
-def _evasion(name: str, **params: Any) -> Attack:
-    def run(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        from art.attacks import evasion
+@dataclass(frozen=True)
+class Attacked:
+    """What one attack made of all images it was given, in their order."""
 
-        np.random.seed(7)  # noqa: NPY002 (the toolbox draws from the global generator)
-        torch.manual_seed(7)
-        attack = getattr(evasion, name)(_classifier(model, x), verbose=False, **params)
-        return torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
+    x: Tensor
+    """(N, C, H, W) in [0, 1], rounded to 8 bits; those that fool nobody included."""
+    y: Tensor
+    """True labels, (N,)."""
+    clean: Tensor
+    """What was attacked, (N, C, H, W)."""
+    fooled: Tensor
+    """Whether the attacked model gets it wrong, (N,) bool."""
+    seconds: float
+    """CPU time of the attack, seconds of all cores together."""
 
-    return run
-
-
-def _fgsm(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    from art.attacks.evasion import FastGradientMethod
-
-    attack = FastGradientMethod(_classifier(model, x), eps=8 / 255, batch_size=100)
-    return torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
-
-
-def _pgd(eps: float) -> Attack:
-    return _evasion(
-        "ProjectedGradientDescentPyTorch",
-        eps=eps / 255,
-        eps_step=2.5 * eps / 255 / 20,
-        max_iter=20,
-        num_random_init=1,
-        batch_size=100,
-    )
+    @property
+    def distances(self) -> Tensor:
+        """L2 norm of each perturbation, (N,), pixels in [0, 1]."""
+        return (self.x - self.clean).flatten(1).norm(dim=1)
 
 
-def smooth_pgd(eps: float, steps: int = 30) -> Attack:
-    """PGD whose perturbation is a bilinearly enlarged coarse grid, so it has no fine texture.
+_CW = {"binary_search_steps": 3, "steps": 60, "stepsize": 0.01, "initial_const": 1.0}
+_SQUARE = {"eps": 8 / 255, "max_iter": 300, "batch_size": BATCH, "verbose": False}
+_HSJ = {"norm": 2, "max_iter": 8, "max_eval": 200, "init_eval": 30, "verbose": False}
+_APGD = {
+    "eps": 8 / 255,
+    "eps_step": 16 / 255,
+    "max_iter": 30,
+    "nb_random_init": 1,
+    "batch_size": BATCH,
+    "verbose": False,
+}
 
-    Args:
-        eps: L-infinity bound in 1/255.
-        steps: sign steps of 2.5 eps / steps.
-    """
-    bound = eps / 255
-
-    def run(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        grid = torch.zeros(x.shape[0], x.shape[1], SMOOTH_GRID, SMOOTH_GRID, requires_grad=True)
-        for _ in range(steps):
-            loss = F.cross_entropy(model(_enlarged(x, grid)), y, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, grid)
-            with torch.no_grad():
-                grid += 2.5 * bound / steps * gradient.sign()
-                grid.clamp_(-bound, bound)
-        return _enlarged(x, grid).detach()
-
-    return run
-
-
-def _enlarged(x: Tensor, grid: Tensor) -> Tensor:
-    delta = F.interpolate(grid, size=x.shape[-2:], mode="bilinear", align_corners=False)
-    return (x + delta).clamp(0, 1)
+ATTACKS: dict[str, Attack] = {
+    "fgsm8": Attack(
+        "gradient_linf", Toolbox("FastGradientMethod", {"eps": 8 / 255, "batch_size": BATCH})
+    ),
+    "pgd2": Attack("gradient_linf", pgd(2 / 255, 20)),
+    "pgd4": Attack("gradient_linf", pgd(4 / 255, 20)),
+    "pgd8": Attack("gradient_linf", pgd(8 / 255, 20)),
+    "smooth4": Attack("smooth", Smooth(4 / 255)),
+    "smooth8": Attack("smooth", Smooth(8 / 255)),
+    "patch8": Attack("patch", Patch(8)),
+    "deepfool": Attack(
+        "minimal_l2", Foolbox("L2DeepFoolAttack", {"steps": 20, "candidates": 5}), minimal=True
+    ),
+    "square8": Attack("block", Toolbox("SquareAttack", _SQUARE)),
+    "cw": Attack("minimal_l2", Foolbox("L2CarliniWagnerAttack", _CW), minimal=True),
+    "cw_k20": Attack(
+        "minimal_l2", Foolbox("L2CarliniWagnerAttack", {**_CW, "confidence": 20}), minimal=True
+    ),
+    "pgd100_8": Attack("gradient_linf", pgd(8 / 255, 100)),
+    "apgd8": Attack("gradient_linf", Toolbox("AutoProjectedGradientDescent", _APGD)),
+    "hsj": Attack("query", Toolbox("HopSkipJump", _HSJ), minimal=True, most=50),
+}
+"""Name -> attack, roughly the quick ones first. Numbers: bounds in 1/255, of the patch pixels."""
 
 
 def survive_rounding(model: nn.Module, x: Tensor, attacked: Tensor) -> Tensor:
@@ -108,29 +103,45 @@ def survive_rounding(model: nn.Module, x: Tensor, attacked: Tensor) -> Tensor:
     return result
 
 
-ATTACKS: dict[str, Attack] = {
-    "fgsm 8/255": _fgsm,
-    "pgd 2/255": _pgd(2),
-    "pgd 4/255": _pgd(4),
-    "pgd 8/255": _pgd(8),
-    "smooth pgd 4/255": smooth_pgd(4),
-    "smooth pgd 8/255": smooth_pgd(8),
-    "deepfool": _evasion("DeepFool", max_iter=20, epsilon=0.02, nb_grads=3, batch_size=1),
-    "square 8/255": _evasion("SquareAttack", eps=8 / 255, max_iter=150, batch_size=100),
-}
-
-MINIMAL = frozenset({"deepfool"})
-"""Attacks that stop on the boundary and need `survive_rounding`."""
-
-
-def successful(name: str, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Attack correctly classified images; return those the model now gets wrong, and their labels.
-
-    Returns:
-        Attacked images rounded to 8 bits, (M, C, H, W), and true labels (M,).
-    """
-    attacked = ATTACKS[name](model, x, y).float()
-    rounded = survive_rounding(model, x, attacked) if name in MINIMAL else quantise(attacked)
+def attacked(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 7) -> Attacked:
+    """Attack every image (at most `attack.most`), and round to 8 bits."""
+    x, y = x[: attack.most], y[: attack.most]
+    started = time.process_time()
+    made = attack.run(model, x, y, seed).float()
+    made = survive_rounding(model, x, made) if attack.minimal else quantise(made)
+    seconds = time.process_time() - started
     with torch.no_grad():
-        wrong = model(rounded).argmax(1) != y
-    return rounded[wrong], y[wrong]
+        fooled = model(made).argmax(1) != y
+    return Attacked(made, y, x, fooled, seconds)
+
+
+def cached(
+    folder: Path, name: str, model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 7
+) -> Attacked:
+    """What `attacked` returns for `ATTACKS[name]`, from `folder` where it was made before.
+
+    A file's name holds a digest of the attack with all its parameters, the model's weights, the
+    images, the labels and the seed: whatever changes one of them makes it anew.
+    """
+    attack = ATTACKS[name]
+    digest = hashlib.sha256(f"{attack!r} {seed}".encode())
+    for value in (x[: attack.most], y[: attack.most], *model.state_dict().values()):
+        digest.update(value.contiguous().numpy().tobytes())
+    file = folder / f"{name}-{digest.hexdigest()[:12]}.safetensors"
+    if file.exists():
+        held = load_file(file)
+        made = held["x"].float() / 255
+        seconds = float(held["seconds"])
+        return Attacked(made, held["y"], x[: attack.most], held["fooled"], seconds)
+    result = attacked(attack, model, x, y, seed=seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}.part")
+    held = {
+        "x": (result.x * 255).round().to(torch.uint8),
+        "y": result.y,
+        "fooled": result.fooled,
+        "seconds": torch.tensor(result.seconds),
+    }
+    save_file({key: value.contiguous() for key, value in held.items()}, part)
+    part.replace(file)  # a run that is stopped leaves no half a file
+    return result

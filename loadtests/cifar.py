@@ -69,11 +69,11 @@ class ResNet(nn.Module):
         return logits
 
 
-def load_model(folder: Path) -> ResNet:
-    """The frozen ResNet-20 of `folder/cifar10`, in evaluation mode."""
-    model = ResNet(3)
-    state = torch.load(folder / "cifar10" / "resnet20.pt", weights_only=True, map_location="cpu")
-    model.load_state_dict(state)
+def load_model(folder: Path, layers: int = 20) -> ResNet:
+    """A frozen ResNet of `folder/cifar10`, 20 or 32 layers deep, in evaluation mode."""
+    model = ResNet((layers - 2) // 6)
+    file = folder / "cifar10" / f"resnet{layers}.pt"
+    model.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
     return model.eval().requires_grad_(False)
 
 
