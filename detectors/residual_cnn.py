@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -108,6 +109,13 @@ class ResidualCnn(Learned, Detector):
     tier: ClassVar[int] = 0
     recipe: ClassVar[Recipe] = ResidualRecipe()
 
+    def fit(self, benign: Mapping[str, Evidence]) -> None:
+        """Learn nothing, but say at once if the weights are missing."""
+        self.trained(DetectorError)
+
     def _score(self, evidence: Evidence) -> Tensor:
-        scores: Tensor = self.trained(DetectorError)(evidence.x)
+        network = self.trained(DetectorError)
+        if not len(evidence.x):  # pooling knows no empty batch
+            return evidence.x.new_zeros(0)
+        scores: Tensor = network(evidence.x)
         return scores
