@@ -5,31 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from purifiers.autoencoder import Autoencoder
 from purifiers.base import Purifier, PurifierError
 from purifiers.bit_depth import BitDepth
 from purifiers.chain import Chain
 from purifiers.denoiser import Denoiser
+from purifiers.guided_denoiser import GuidedDenoiser
 from purifiers.jpeg import Jpeg
 from purifiers.median import Median
+from purifiers.noise import Noise
 from purifiers.registry import construct
+from purifiers.resize_pad import ResizePad
 
 __all__ = [
     "PURIFIERS",
+    "Autoencoder",
     "BitDepth",
     "Chain",
     "Denoiser",
+    "GuidedDenoiser",
     "Jpeg",
     "Median",
+    "Noise",
     "Purifier",
     "PurifierError",
+    "ResizePad",
     "build",
 ]
 
 PURIFIERS: dict[str, type[Purifier]] = {
     "bit_depth": BitDepth,
+    "autoencoder": Autoencoder,
     "denoiser": Denoiser,
+    "guided_denoiser": GuidedDenoiser,
     "jpeg": Jpeg,
     "median": Median,
+    "noise": Noise,
+    "resize_pad": ResizePad,
 }
 
 

@@ -161,8 +161,8 @@ TABLE = {
     "proxy.tasks": "",
     # detectors: evidence to scores, scores to thresholds; nothing but tensor maths
     "detectors": (
-        "detectors.base detectors.denoiser_residual detectors.energy detectors.feature_squeezing detectors.margin "
-        "detectors.residual detectors.residual_cnn purifiers.registry"
+        "detectors.base detectors.denoiser_residual detectors.energy detectors.feature_squeezing "
+        "detectors.margin detectors.residual detectors.residual_cnn purifiers.registry"
     ),
     "detectors.calibration": "detectors.fusion detectors.rule detectors.secrecy torch",
     "detectors.rule": "detectors.binomial detectors.fusion detectors.secrecy torch",
@@ -186,8 +186,9 @@ TABLE = {
     "detectors.binomial": "",
     # purifiers: images to images; nothing but tensor maths
     "purifiers": (
-        "purifiers.autoencoder purifiers.base purifiers.bit_depth purifiers.chain purifiers.denoiser purifiers.guided_denoiser purifiers.jpeg "
-        "purifiers.median purifiers.noise purifiers.registry purifiers.resize_pad"
+        "purifiers.autoencoder purifiers.base purifiers.bit_depth purifiers.chain "
+        "purifiers.denoiser purifiers.guided_denoiser purifiers.jpeg purifiers.median "
+        "purifiers.noise purifiers.registry purifiers.resize_pad"
     ),
     "purifiers.autoencoder": (
         "purifiers.base purifiers.denoiser purifiers.learned purifiers.networks torch"
@@ -195,6 +196,7 @@ TABLE = {
     "purifiers.bit_depth": "purifiers.base torch",
     "purifiers.chain": "purifiers.base torch",
     "purifiers.denoiser": "purifiers.base purifiers.learned purifiers.networks torch",
+    "purifiers.guided_denoiser": "purifiers.base purifiers.learned purifiers.networks torch",
     "purifiers.jpeg": "purifiers.base PIL numpy torch",
     "purifiers.median": "purifiers.base torch",
     "purifiers.noise": "purifiers.base torch",

@@ -10,13 +10,17 @@ from torch import Tensor
 
 from purifiers import (
     PURIFIERS,
+    Autoencoder,
     BitDepth,
     Chain,
     Denoiser,
+    GuidedDenoiser,
     Jpeg,
     Median,
+    Noise,
     Purifier,
     PurifierError,
+    ResizePad,
     build,
 )
 from purifiers.base import Purifier as Base
@@ -32,12 +36,22 @@ EACH = [
     Jpeg(quality=10, subsample=True),
     Chain([Median(), Jpeg(quality=50), BitDepth()]),
     Denoiser(),
+    Autoencoder(),
+    GuidedDenoiser(),
+    Noise(),
+    Noise(sigma=2, draw=1),
+    ResizePad(),
+    Chain([ResizePad(), Jpeg()]),
 ]
 
 
 def images(batch: int, channels: int, height: int, width: int) -> Tensor:
     generator = torch.Generator().manual_seed(batch + 10 * channels + 100 * height + width)
     return torch.rand(batch, channels, height, width, generator=generator)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("purifier", EACH, ids=repr)
@@ -64,8 +78,9 @@ class TestContract:
     def test_a_batch_equals_its_samples(self, purifier: Purifier, channels: int) -> None:
         x = (images(7, channels, 13, 11) * 255).round() / 255
         x[2] = 133 / 255  # a flat image: every JPEG coefficient on or next to a tie
-        together = purifier.purify(x)
-        alone = torch.cat([purifier.purify(sample[None]) for sample in x])
+        together = purifier.purify(x, seeded())
+        generator = seeded()
+        alone = torch.cat([purifier.purify(sample[None], generator) for sample in x])
         torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
     def test_input_unchanged(self, purifier: Purifier, channels: int) -> None:
@@ -79,16 +94,35 @@ class TestContract:
         flipped = images(2, 10, 14, channels).permute(0, 3, 1, 2)
         for view in (x, flipped, x[:, :, ::2, 1:]):
             assert not view.is_contiguous() or channels == 1
-            torch.testing.assert_close(purifier.purify(view), purifier.purify(view.contiguous()))
+            torch.testing.assert_close(
+                purifier.purify(view, seeded()), purifier.purify(view.contiguous(), seeded())
+            )
 
     def test_deterministic(self, purifier: Purifier, channels: int) -> None:
         x = images(3, channels, 16, 16)
-        assert torch.equal(purifier.purify(x), purifier.purify(x.clone()))
+        assert torch.equal(purifier.purify(x, seeded()), purifier.purify(x.clone(), seeded()))
+
+    def test_only_random_ones_draw(self, purifier: Purifier, channels: int) -> None:
+        x = images(3, channels, 16, 16)
+        generator = seeded()
+        first, second = purifier.purify(x, generator), purifier.purify(x, generator)
+        assert torch.equal(first, second) != purifier.is_random
+        assert torch.equal(generator.get_state(), seeded().get_state()) != purifier.is_random
+        assert torch.equal(purifier.purify(x), purifier.purify(x)) != purifier.is_random
+
+    def test_gradients_keep_the_graph(self, purifier: Purifier, channels: int) -> None:
+        x = images(2, channels, 16, 16).requires_grad_()
+        y = purifier.purify(x, seeded(), gradients=True)
+        torch.testing.assert_close(y.detach(), purifier.purify(x.detach(), seeded()))
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        assert torch.isfinite(gradient).all()
 
     @pytest.mark.parametrize("value", [0.0, 1.0])
     def test_black_and_white_stay(self, purifier: Purifier, channels: int, value: float) -> None:
         if any(isinstance(member, Learned) for member in purifier.members):
             pytest.skip("what it was trained on decides")
+        if isinstance(purifier, Noise):
+            pytest.skip("it adds what it is told to")
         x = torch.full((1, channels, 8, 8), value)
         # The coarsest JPEG here moves levels by up to half its DC step, 80 / 8 / 2 = 5 of 255.
         torch.testing.assert_close(purifier.purify(x), x, atol=5.1 / 255, rtol=0)
@@ -103,8 +137,8 @@ def test_shape_and_range_hold(
     purifier: Purifier, shape: tuple[int, int, int, int], seed: int
 ) -> None:
     equip(purifier, shape[1:])
-    x = torch.rand(shape, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
-    y = purifier.purify(x)
+    x = torch.rand(shape, generator=seeded(seed)).round(decimals=1)
+    y = purifier.purify(x, seeded(seed))
     assert y.shape == x.shape
     assert bool(((y >= 0) & (y <= 1)).all())
 
@@ -140,7 +174,7 @@ def test_a_chain_applies_its_parts_in_order() -> None:
 @pytest.mark.parametrize(
     ("name", "params", "words"),
     [
-        ("jpg", {}, "unknown purifier 'jpg'; there are: bit_depth, "),
+        ("jpg", {}, "unknown purifier 'jpg'; there are: "),
         ("jpeg", {"q": 5}, r"unknown parameters \['q'\]; there are: quality, subsample"),
         ("median", {"size": 7}, "size must be 2 or 3"),
     ],
