@@ -94,15 +94,17 @@ class Residual(Detector):
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Transform kernels without the mean, (15, 1, 4, 4), and band averages, (5, 15)."""
         if device not in self._transform:
-            k = torch.arange(_SIDE, dtype=torch.float64)
-            dct = torch.cos(math.pi * (2 * k[None] + 1) * k[:, None] / (2 * _SIDE))
-            dct *= math.sqrt(2 / _SIDE)
-            dct[0] /= math.sqrt(2)
-            kernels = torch.einsum("ij,kl->ikjl", dct, dct).reshape(-1, 1, _SIDE, _SIDE)[1:]
-            band = (k[:, None] + k[None]).flatten()[1:]
-            members = torch.stack([band < _HIGH[0], *(band == b for b in _HIGH)]).double()
-            bands = members / members.sum(1, keepdim=True)
-            self._transform[device] = (kernels.float().to(device), bands.float().to(device))
+            # Made in inference mode they could never take part in a gradient.
+            with torch.inference_mode(mode=False):
+                k = torch.arange(_SIDE, dtype=torch.float64)
+                dct = torch.cos(math.pi * (2 * k[None] + 1) * k[:, None] / (2 * _SIDE))
+                dct *= math.sqrt(2 / _SIDE)
+                dct[0] /= math.sqrt(2)
+                kernels = torch.einsum("ij,kl->ikjl", dct, dct).reshape(-1, 1, _SIDE, _SIDE)[1:]
+                band = (k[:, None] + k[None]).flatten()[1:]
+                members = torch.stack([band < _HIGH[0], *(band == b for b in _HIGH)]).double()
+                bands = members / members.sum(1, keepdim=True)
+                self._transform[device] = (kernels.float().to(device), bands.float().to(device))
         return self._transform[device]
 
 
