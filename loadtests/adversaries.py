@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BATCH = 100
-SMOOTH_GRID = 12
-"""Side of the coarse grid of `Smooth`: 12 of 32 keeps the lower third of frequencies."""
 
 
 class Run(Protocol):
@@ -134,6 +132,8 @@ class Smooth:
     """L-infinity bound."""
     steps: int = 30
     """Sign steps of 2.5 eps / steps."""
+    side: int = 12
+    """Of the coarse grid: 12 of 32 keeps the lower third of frequencies."""
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
         """Attacked images; the seed is not used, it starts at the image itself."""
@@ -141,7 +141,7 @@ class Smooth:
         return torch.cat([self._batch(model, part, labels) for part, labels in parts])
 
     def _batch(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        grid = torch.zeros(x.shape[0], x.shape[1], SMOOTH_GRID, SMOOTH_GRID, requires_grad=True)
+        grid = torch.zeros(*x.shape[:2], self.side, self.side, requires_grad=True)
         for _ in range(self.steps):
             loss = F.cross_entropy(model(_enlarged(x, grid)), y, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, grid)
