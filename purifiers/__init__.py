@@ -13,6 +13,7 @@ from purifiers.denoiser import Denoiser
 from purifiers.guided_denoiser import GuidedDenoiser
 from purifiers.jpeg import Jpeg
 from purifiers.median import Median
+from purifiers.mirror import Mirror
 from purifiers.noise import Noise
 from purifiers.registry import construct
 from purifiers.resize_pad import ResizePad
@@ -26,6 +27,7 @@ __all__ = [
     "GuidedDenoiser",
     "Jpeg",
     "Median",
+    "Mirror",
     "Noise",
     "Purifier",
     "PurifierError",
@@ -40,6 +42,7 @@ PURIFIERS: dict[str, type[Purifier]] = {
     "guided_denoiser": GuidedDenoiser,
     "jpeg": Jpeg,
     "median": Median,
+    "mirror": Mirror,
     "noise": Noise,
     "resize_pad": ResizePad,
 }
