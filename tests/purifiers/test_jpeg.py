@@ -48,6 +48,40 @@ def test_close_to_libjpeg(quality: int, subsample: bool, shape: tuple[int, int, 
     assert (ours - libjpeg).abs().mean() < max(0.5 * loss, 1 / 255)
 
 
+@pytest.mark.parametrize("quality", [10, 75, 95])
+@pytest.mark.parametrize("subsample", [False, True])
+@pytest.mark.parametrize("shape", [(3, 192, 192), (3, 203, 245), (1, 224, 224)])
+def test_large_images_go_through_libjpeg_itself(
+    quality: int, subsample: bool, shape: tuple[int, int, int]
+) -> None:
+    x = smooth_image(*shape)
+    purifier = Jpeg(quality=quality, subsample=subsample)
+    ours = purifier.purify(x)
+    assert torch.equal(ours, through_libjpeg(x, quality, subsample))
+    assert ours.is_contiguous()
+    # The way that has gradients leaves much the same image.
+    smooth = purifier.purify(x.requires_grad_(), gradients=True)
+    assert (smooth - ours).abs().mean() * 255 < 1.2
+    smooth.sum().backward()
+
+
+def test_libjpeg_takes_batches_and_any_number_of_channels() -> None:
+    x = torch.cat([smooth_image(5, 200, 192), smooth_image(5, 200, 192).flip(3)])
+    purifier = Jpeg(quality=40)
+    one_by_one = [purifier.purify(sample[:, c : c + 1]) for sample in x.split(1) for c in range(5)]
+    assert torch.equal(purifier.purify(x), torch.cat(one_by_one).view(x.shape))
+    colour = x[:, :3]
+    alone = torch.cat([purifier.purify(sample) for sample in colour.split(1)])
+    assert torch.equal(purifier.purify(colour), alone)
+
+
+def test_gradients_after_use_without() -> None:
+    x = smooth_image(3, 16, 16)
+    purifier = Jpeg()
+    purifier.purify(x)
+    purifier.purify(x.requires_grad_(), gradients=True).sum().backward()
+
+
 def test_single_blocks_are_close_to_libjpeg() -> None:
     images = [smooth_image(1, 8, 8).roll(shift, 3) * 0.9 for shift in range(8)]
     images = [(x * 255).round() / 255 for x in images]
