@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from detectors.base import Detector, DetectorError, Evidence, Need
+from detectors.denoised_view import DenoisedView
 from detectors.denoiser_residual import DenoiserResidual
 from detectors.energy import Energy
+from detectors.ensemble import Ensemble
+from detectors.entropy import Entropy
 from detectors.feature_squeezing import FeatureSqueezing
+from detectors.jpeg_view import JpegView
 from detectors.margin import Margin
+from detectors.mirror_view import MirrorView
+from detectors.noise_stability import NoiseStability
+from detectors.purified_view import PurifiedView
 from detectors.residual import Residual
 from detectors.residual_cnn import ResidualCnn
+from detectors.strip import Strip
 from purifiers.registry import construct
 
 __all__ = [
@@ -30,7 +38,15 @@ DETECTORS: dict[str, type[Detector]] = {
     "residual_cnn": ResidualCnn,
     "margin": Margin,
     "energy": Energy,
+    "entropy": Entropy,
     "feature_squeezing": FeatureSqueezing,
+    "jpeg_view": JpegView,
+    "mirror_view": MirrorView,
+    "denoised_view": DenoisedView,
+    "purified_view": PurifiedView,
+    "noise_stability": NoiseStability,
+    "strip": Strip,
+    "ensemble": Ensemble,
 }
 
 

@@ -68,6 +68,19 @@ class Detector(ABC):
         """Other models of the same server whose answers it wants, by name."""
         return ()
 
+    def prepare(self, clean: Tensor) -> None:  # noqa: B027 (most need nothing)
+        """Learn from inputs alone, before any view is made or asked about. The default does not.
+
+        Detectors whose views are made of benign inputs keep some here; `fit` comes after it, with
+        the answers to those views.
+
+        Args:
+            clean: benign inputs without variations, (N, C, H, W) float32 in [0, 1].
+
+        Raises:
+            DetectorError: too few of them.
+        """
+
     def fit(self, benign: Mapping[str, Evidence]) -> None:  # noqa: B027 (many learn nothing)
         """Learn from benign evidence only. The default learns nothing.
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detectors import DETECTORS, Detector, DetectorError, Evidence, Need, build
+from detectors.base import peer_key
 from purifiers.learned import Learned
 from tests.untrained import equip
 
@@ -18,6 +19,15 @@ EACH: list[tuple[str, dict[str, object]]] = [
     ("energy", {}),
     ("feature_squeezing", {}),
     ("feature_squeezing", {"views": [{"name": "bit_depth"}], "temperature": 3}),
+    ("feature_squeezing", {"measures": ["softmax"]}),
+    ("entropy", {}),
+    ("jpeg_view", {}),
+    ("mirror_view", {}),
+    ("denoised_view", {}),
+    ("purified_view", {"purifiers": [{"name": "median"}, {"name": "jpeg"}]}),
+    ("noise_stability", {}),
+    ("strip", {}),
+    ("ensemble", {"models": ["one", "two"]}),
 ]
 CPU = torch.device("cpu")
 SHAPE = (3, 16, 12)
@@ -38,7 +48,8 @@ def evidence(detector: Detector, batch: int, channels: int = 3, seed: int = 0) -
         return 4 * torch.randn(batch, 10, generator=generator)
 
     x = torch.rand(batch, channels, 16, 12, generator=generator)
-    return Evidence(x, answer(), {view.key: answer() for view in detector.views})
+    asked = [*(view.key for view in detector.views), *map(peer_key, detector.peers)]
+    return Evidence(x, answer(), {key: answer() for key in asked})
 
 
 def part(whole: Evidence, i: int) -> Evidence:
@@ -56,6 +67,7 @@ def spec(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
 @pytest.fixture
 def detector(spec: tuple[str, dict[str, object]]) -> Detector:
     chosen = equipped(spec)
+    chosen.prepare(evidence(chosen, 64, seed=1).x)
     chosen.fit({"clean": evidence(chosen, 64, seed=1), "noise": evidence(chosen, 64, seed=2)})
     return chosen
 

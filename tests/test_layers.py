@@ -77,8 +77,12 @@ TABLE = {
         "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb "
         "proxy.pipeline proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
     ),
+    "proxy.rules": (
+        "detectors.base detectors.calibration detectors.rule detectors.secrecy proxy.config "
+        "proxy.errors proxy.flow proxy.policy torch"
+    ),
     "proxy.scoring": (
-        "detectors detectors.base detectors.calibration detectors.rule proxy.adapt proxy.artifacts "
+        "detectors detectors.base proxy.adapt proxy.artifacts proxy.rules "
         "proxy.case proxy.config proxy.errors proxy.flow proxy.policy proxy.tensors "
         "purifiers numpy torch"
     ),
@@ -161,8 +165,11 @@ TABLE = {
     "proxy.tasks": "",
     # detectors: evidence to scores, scores to thresholds; nothing but tensor maths
     "detectors": (
-        "detectors.base detectors.denoiser_residual detectors.energy detectors.feature_squeezing "
-        "detectors.margin detectors.residual detectors.residual_cnn purifiers.registry"
+        "detectors.base detectors.denoised_view detectors.denoiser_residual detectors.energy "
+        "detectors.ensemble detectors.entropy detectors.feature_squeezing detectors.jpeg_view "
+        "detectors.margin detectors.mirror_view detectors.noise_stability "
+        "detectors.purified_view detectors.residual detectors.residual_cnn detectors.strip "
+        "purifiers.registry"
     ),
     "detectors.calibration": "detectors.fusion detectors.rule detectors.secrecy torch",
     "detectors.rule": "detectors.binomial detectors.fusion detectors.secrecy torch",
@@ -172,9 +179,16 @@ TABLE = {
         "detectors.base detectors.tails purifiers.denoiser purifiers.learned torch"
     ),
     "detectors.energy": "detectors.answers detectors.base torch",
-    "detectors.feature_squeezing": (
-        "detectors.answers detectors.base detectors.tails purifiers torch"
-    ),
+    "detectors.denoised_view": "detectors.views",
+    "detectors.ensemble": "detectors.base detectors.tails detectors.views torch",
+    "detectors.entropy": "detectors.answers detectors.base torch",
+    "detectors.feature_squeezing": "detectors.views",
+    "detectors.jpeg_view": "detectors.views",
+    "detectors.mirror_view": "detectors.views",
+    "detectors.noise_stability": "detectors.answers detectors.base purifiers torch",
+    "detectors.purified_view": "detectors.base detectors.views purifiers",
+    "detectors.strip": "detectors.answers detectors.base purifiers torch",
+    "detectors.views": "detectors.answers detectors.base detectors.tails purifiers torch",
     "detectors.fusion": "detectors.tails torch",
     "detectors.margin": "detectors.answers detectors.base torch",
     "detectors.residual_cnn": "detectors.base purifiers.learned torch",
@@ -188,7 +202,7 @@ TABLE = {
     "purifiers": (
         "purifiers.autoencoder purifiers.base purifiers.bit_depth purifiers.chain "
         "purifiers.denoiser purifiers.guided_denoiser purifiers.jpeg purifiers.median "
-        "purifiers.noise purifiers.registry purifiers.resize_pad"
+        "purifiers.mirror purifiers.noise purifiers.registry purifiers.resize_pad"
     ),
     "purifiers.autoencoder": (
         "purifiers.base purifiers.denoiser purifiers.learned purifiers.networks torch"
@@ -199,6 +213,7 @@ TABLE = {
     "purifiers.guided_denoiser": "purifiers.base purifiers.learned purifiers.networks torch",
     "purifiers.jpeg": "purifiers.base PIL numpy torch",
     "purifiers.median": "purifiers.base torch",
+    "purifiers.mirror": "purifiers.base torch",
     "purifiers.noise": "purifiers.base torch",
     "purifiers.resize_pad": "purifiers.base torch",
     "purifiers.learned": "torch",

@@ -44,3 +44,9 @@ def test_a_detector_without_state_takes_none() -> None:
     detector.load_state({}, torch.device("cpu"))
     with pytest.raises(DetectorError, match="keeps no state"):
         detector.load_state({"knots": torch.zeros(1)}, torch.device("cpu"))
+
+
+def test_preparing_changes_nothing_unless_a_detector_says_so() -> None:
+    detector = Wrong(torch.zeros(1))
+    detector.prepare(torch.zeros(3, 1, 4, 4))
+    assert detector.state() == {}
