@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from proxy.flow import SampleVerdict
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -38,6 +40,8 @@ class Glance:
     """Detector name -> (B,) float32, on the device."""
     copies: Mapping[str, bytes] = field(default_factory=dict)
     """View key -> the copies of all B samples as a raw wire tensor."""
+    settled: tuple[SampleVerdict, ...] | None = None
+    """Verdicts on all samples, where the input alone is evidence enough."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,38 @@ class Part(_Strict):
     """Keyword parameters of the part."""
 
 
+class Cascade(_Strict):
+    """When the input alone is evidence enough, and the model is not asked about copies.
+
+    Both are shares of benign samples, of the worst group. The false-positive rate is calibrated for
+    the cascade as a whole. Cheaper, and blind to what the input does not show: attacks that look
+    ordinary to the input-only detectors pass with the samples they resemble.
+    """
+
+    clean: float = Field(default=0.5, gt=0, le=1)
+    """Stop, unsuspicious, where at least this share of benign samples looks more suspicious."""
+    suspicious: float = Field(default=0.001, gt=0, lt=1)
+    """Stop, suspicious, where at most this share does."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.suspicious >= self.clean:
+            raise ValueError("suspicious must be less than clean")
+        return self
+
+
+class Secrecy(_Strict):
+    """Detectors drawn by a secret, so that no two deployments and epochs have the same fusion."""
+
+    key_file: Path
+    """File with the secret, at least 16 bytes, equal on all replicas; relative to the configuration
+    file."""
+    rotate_hours: float = Field(default=24.0, gt=0)
+    """How long a draw lasts."""
+    keep: float = Field(default=0.7, gt=0, le=1)
+    """Share of the detectors kept in a draw."""
+
+
 class Batching(_Strict):
     """How concurrent requests share one pass over the device."""
 
@@ -183,6 +215,10 @@ class Model(_Strict):
     """NaN and infinities in this model's tensors. Some tabular backends take NaN as a missing
     value: set `pass` for those. A sample with such a value has no score, so that `on_failure`
     decides; the others of its request are scored as usual."""
+    cascade: Cascade | None = None
+    """Stop at the input where it is evidence enough. Off: all detectors look at every sample."""
+    secrecy: Secrecy | None = None
+    """Off by default: what is hidden from attackers is hidden from whoever reads the scores too."""
     detectors: tuple[Part, ...] = ()
     """Evidence to gather. Empty: validation and metrics only."""
     purifiers: tuple[Part, ...] = ()

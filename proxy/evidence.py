@@ -67,6 +67,8 @@ class Gatherer:
         glance = await self._device.look(inspection, image, copies=asks and bool(scorer.view_keys))
         if not len(glance.x):
             return Findings(image, glance, ())
+        if glance.settled is not None:
+            return Findings(image, glance, glance.settled)
         if queries is None:
             case = Case(glance, await _output(answer, image, glance), {})
         else:

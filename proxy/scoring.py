@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,18 +18,14 @@ from torch import Tensor
 import detectors
 import purifiers
 from detectors.base import Detector, DetectorError, Evidence, Need
-from detectors.calibration import Calibration
-from detectors.rule import CalibrationError, Rule
-from proxy import policy
 from proxy.adapt import ModelSpec
 from proxy.artifacts import Artifact, Provenance
 from proxy.case import Buffer, Case, Glance, Pixels, Splice, Suspects
 from proxy.config import Model
 from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
-from proxy.flow import SampleVerdict, Verdict
+from proxy.flow import SampleVerdict
+from proxy.rules import LEVELS, Rules
 from proxy.tensors import PixelCodec
-
-_LEVELS = (Need.INPUT, Need.OUTPUT, Need.VIEWS)
 
 
 class Scorer:
@@ -58,7 +55,6 @@ class Scorer:
         self._spec = spec
         self._device = device
         self._on_detector = on_detector
-        self._calibration: Calibration = artifact.calibration
         self._detectors = build_detectors(model)
         check_evidence(spec, self._detectors)
         self.provenance: Provenance = artifact.provenance
@@ -67,10 +63,13 @@ class Scorer:
         chain = build_purifiers(model)
         self._purifier = purifiers.Chain(chain) if chain else None
         self._views = {view.key: view for d in self._detectors for view in d.views}
-        self._rules: dict[frozenset[str], Rule] = {}
-        self.threshold_bounds: dict[str, tuple[float, float]] = {}
+        self._rules = Rules(spec.model, model, artifact.calibration, self._detectors)
+
+    @property
+    def threshold_bounds(self) -> dict[str, tuple[float, float]]:
         """Evidence level -> (threshold, upper bound of its false-positive rate)."""
-        self._set_rules(model.fpr)
+        thresholds = self._rules.thresholds.items()
+        return {level: (each.value, each.fpr_upper) for level, each in thresholds}
 
     @property
     def needs_output(self) -> bool:
@@ -97,9 +96,7 @@ class Scorer:
         if not good:
             return [x if isinstance(x, Exception) else Glance(x, {}) for x in decoded]
         x = (torch.cat(good) if len(good) > 1 else good[0]).to(self._device)
-        evidence = Evidence(x)
-        scores = self._score(evidence, [d for d in self._detectors if d.needs is Need.INPUT])
-        copies = self._copies(x) if any(item.copies for item in items) else {}
+        scores = self._score(Evidence(x), [d for d in self._detectors if d.needs is Need.INPUT])
         glances: list[Glance | Exception] = []
         at = 0
         for item, own in zip(items, decoded, strict=True):
@@ -108,16 +105,10 @@ class Scorer:
                 continue
             rows = slice(at, at + len(own))
             at += len(own)
-            glances.append(
-                Glance(
-                    x[rows],
-                    {name: s[rows] for name, s in scores.items()},
-                    {k: self._codec.encode(v[rows]) for k, v in copies.items()}
-                    if item.copies
-                    else {},
-                )
-            )
-        return glances
+            of_item = {name: s[rows] for name, s in scores.items()}
+            settled = self._rules.settle(of_item) if item.copies else None
+            glances.append(Glance(x[rows], of_item, settled=settled))
+        return self._with_copies(items, glances)
 
     def judge(self, cases: Sequence[Case]) -> list[tuple[SampleVerdict, ...] | Exception]:
         """Second pass: score what needs answers, fuse, compare with the threshold.
@@ -125,7 +116,7 @@ class Scorer:
         Cases must have equal sample shapes and the same kinds of evidence.
         """
         level = self._level(cases[0])
-        chosen = [d for d in self._detectors if _LEVELS.index(d.needs) <= level]
+        chosen = [d for d in self._detectors if LEVELS.index(d.needs) <= level]
         if not chosen:
             return [DetectorFailed("no_evidence") for _ in cases]
         evidence = self._evidence(cases)
@@ -134,16 +125,7 @@ class Scorer:
             for name in cases[0].glance.scores
         }
         scores |= self._score(evidence, [d for d in chosen if d.needs is not Need.INPUT])
-        rule = self._rules[frozenset(scores)]
-        fused = rule.score(scores)
-        p_values = self._calibration.p_values(scores)
-        threshold = rule.threshold.value
-        names = list(p_values)
-        table = torch.stack([fused, *p_values.values()]).cpu().tolist()
-        samples = [
-            _verdict(column[0], threshold, dict(zip(names, column[1:], strict=True)))
-            for column in zip(*table, strict=True)
-        ]
+        samples = self._rules.judge(scores)
         return _split(samples, [len(case.glance.x) for case in cases])
 
     def purify(self, items: Sequence[Suspects]) -> list[Splice | Exception]:
@@ -179,23 +161,35 @@ class Scorer:
                     "calibrate again"
                 ) from error
 
-    def _set_rules(self, fpr: float) -> None:
-        for level, names in evidence_levels(self._detectors).items():
-            try:
-                rule = self._calibration.rule([names], fpr)
-            except CalibrationError as error:
-                raise ConfigError(f"models.{self._spec.model}: {error}") from error
-            self._rules[frozenset(names)] = rule
-            self.threshold_bounds[level] = (rule.threshold.value, rule.threshold.fpr_upper)
-
     def _decode(self, item: Pixels) -> Tensor | Exception:
         try:
             return self._codec.decode(item.data, item.shape)
         except InvalidTensor as error:
             return error
 
-    def _copies(self, x: Tensor) -> dict[str, Tensor]:
-        return {key: view.purify(x).cpu() for key, view in self._views.items()}
+    def _with_copies(
+        self, items: Sequence[Pixels], glances: Sequence[Glance | Exception]
+    ) -> list[Glance | Exception]:
+        """The glances, with copies for those that want some and are not settled."""
+        wanting = [
+            i
+            for i, (item, glance) in enumerate(zip(items, glances, strict=True))
+            if isinstance(glance, Glance) and item.copies and glance.settled is None
+        ]
+        done = list(glances)
+        if not (wanting and self._views):
+            return done
+        x = torch.cat([glance.x for i in wanting if isinstance(glance := done[i], Glance)])
+        copies = {key: view.purify(x).cpu() for key, view in self._views.items()}
+        at = 0
+        for i in wanting:
+            glance = done[i]
+            assert isinstance(glance, Glance)  # noqa: S101 (chosen so)
+            rows = slice(at, at + len(glance.x))
+            at += len(glance.x)
+            encoded = {key: self._codec.encode(copy[rows]) for key, copy in copies.items()}
+            done[i] = replace(glance, copies=encoded)
+        return done
 
     def _score(self, evidence: Evidence, chosen: Iterable[Detector]) -> dict[str, Tensor]:
         scores = {}
@@ -206,7 +200,7 @@ class Scorer:
         return scores
 
     def _level(self, case: Case) -> int:
-        """Index into `_LEVELS` of the dearest evidence this case has in full."""
+        """Index into `LEVELS` of the dearest evidence this case has in full."""
         if case.output is None:
             return 0
         return 2 if all(key in case.views for key in self._views) else 1
@@ -244,16 +238,6 @@ def build_detectors(model: Model) -> tuple[Detector, ...]:
         return tuple(detectors.build(part.name, part.params) for part in model.detectors)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-
-def evidence_levels(parts: Sequence[Detector]) -> dict[str, tuple[str, ...]]:
-    """The detectors usable at each level of evidence; levels that add none are left out."""
-    levels: dict[str, tuple[str, ...]] = {}
-    for position, need in enumerate(_LEVELS):
-        names = tuple(d.name for d in parts if _LEVELS.index(d.needs) <= position)
-        if names and names not in levels.values():
-            levels[need.value] = names
-    return levels
 
 
 def check_evidence(spec: ModelSpec, parts: Sequence[Detector]) -> None:
@@ -295,14 +279,6 @@ def use_device(wanted: str) -> torch.device:
         raise ConfigError("device: cuda, but PyTorch sees no CUDA device; use auto or cpu")
     torch.set_num_threads(1)
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
-
-
-def _verdict(score: float, threshold: float, p_values: dict[str, float]) -> SampleVerdict:
-    verdict = policy.judge(score, threshold)
-    reason = min(p_values, key=p_values.__getitem__)
-    if verdict is Verdict.FAILED:
-        reason = "non_finite"
-    return SampleVerdict(verdict, score, threshold, p_values, reason)
 
 
 def _split(

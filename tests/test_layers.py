@@ -33,7 +33,11 @@ TABLE = {
     ),
     "tuning.fit": (
         "detectors.base detectors.benign detectors.calibration detectors.rule proxy.adapt "
-        "proxy.config proxy.errors proxy.scoring proxy.upstream tuning.model_client rich torch"
+        "proxy.config proxy.errors proxy.rules proxy.scoring proxy.upstream tuning.model_client "
+        "rich torch"
+    ),
+    "tuning.supervise": (
+        "detectors.calibration detectors.fusion proxy.errors +sklearn numpy torch"
     ),
     "tuning.report": (
         "detectors proxy.adapt proxy.config proxy.configfile proxy.defence proxy.defences "
@@ -82,9 +86,12 @@ TABLE = {
         "proxy.errors proxy.flow proxy.policy torch"
     ),
     "proxy.scoring": (
-        "detectors detectors.base proxy.adapt proxy.artifacts proxy.rules "
-        "proxy.case proxy.config proxy.errors proxy.flow proxy.policy proxy.tensors "
-        "purifiers numpy torch"
+        "detectors detectors.base proxy.adapt proxy.artifacts proxy.case proxy.codec proxy.config "
+        "proxy.errors proxy.flow proxy.rules purifiers numpy torch"
+    ),
+    "proxy.rules": (
+        "detectors.base detectors.calibration detectors.rule detectors.secrecy proxy.config "
+        "proxy.errors proxy.flow proxy.policy torch"
     ),
     "proxy.stream": (
         "proxy.errors proxy.flow proxy.headers proxy.pb proxy.pipeline proxy.rpc proxy.status "
@@ -156,7 +163,7 @@ TABLE = {
     "proxy": "",
     "proxy.admin": "aiohttp",
     "proxy.allocator": "",
-    "proxy.case": "numpy ~torch",
+    "proxy.case": "proxy.flow numpy ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
     "proxy.flow": "",
@@ -225,7 +232,14 @@ TABLE = {
 # Third-party packages that only these modules may load, in whichever way.
 ONLY = {
     "torch": {
-        *("proxy.artifacts", "proxy.codec", "proxy.scoring", "proxy.tensors", "proxy.vectors"),
+        *(
+            "proxy.artifacts",
+            "proxy.codec",
+            "proxy.rules",
+            "proxy.scoring",
+            "proxy.tensors",
+            "proxy.vectors",
+        ),
         "proxy.waveforms",
     },
     "grpc": {
@@ -249,9 +263,9 @@ IMPURE = {
 # Code of other people that tensor maths may call all the same: libjpeg, from memory to memory.
 PURE_ENOUGH = {"purifiers.jpeg": {"PIL", "io"}}
 
-# Only here may an import wait inside a function: the command line, which must start at once, and
-# the place that loads torch when a model is to be scored.
-LAZY = {"proxy.cli", "proxy.defences"}
+# Only here may an import wait inside a function: the command line, which must start at once, the
+# place that loads torch when a model is to be scored, and what an optional package is needed for.
+LAZY = {"proxy.cli", "proxy.defences", "tuning.supervise"}
 
 # Sources whose tests are in another file than their mirror.
 TESTED_IN = {

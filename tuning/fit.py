@@ -17,7 +17,8 @@ from detectors.rule import CalibrationError
 from proxy.adapt import ModelSpec
 from proxy.config import Model
 from proxy.errors import ConfigError
-from proxy.scoring import build_detectors, check_evidence, evidence_levels, use_device
+from proxy.rules import evidence_levels
+from proxy.scoring import build_detectors, check_evidence, use_device
 from proxy.upstream import Upstream
 from tuning.model_client import ModelClient, as_seen
 

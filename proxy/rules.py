@@ -1,0 +1,145 @@
+"""One model's rules: scores to verdicts, for whatever detectors could look at a sample."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from detectors import calibration
+from detectors.base import Detector, Need
+from detectors.rule import CalibrationError, Cascade, Rule, Threshold
+from detectors.secrecy import Secrecy
+from proxy import config, policy
+from proxy.errors import ConfigError
+from proxy.flow import SampleVerdict, Verdict
+
+LEVELS = tuple(Need)
+"""Kinds of evidence, in order of cost."""
+_LEAST_KEY = 16
+"""Bytes of a secret below which it could be guessed."""
+
+
+class Rules:
+    """The rule for each level of evidence, drawn anew in every epoch where there is a secret.
+
+    Args:
+        model: name, for errors.
+        cfg: the model's configuration.
+        scores: the benign scores the rules follow from.
+        parts: the model's detectors.
+        now: seconds since some fixed time, equal on all replicas.
+
+    Raises:
+        ConfigError: the calibration does not support the wanted rate, or the secret is unusable.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        cfg: config.Model,
+        scores: calibration.Calibration,
+        parts: Sequence[Detector],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._model, self._cfg = model, cfg
+        self._calibration = scores
+        self._levels = evidence_levels(parts)
+        self._now = now
+        self._key = None if cfg.secrecy is None else _key(model, cfg.secrecy)
+        self._epoch = self._current()
+        self._rules = self._drawn()
+
+    @property
+    def thresholds(self) -> dict[str, Threshold]:
+        """Evidence level -> its threshold, as drawn at present."""
+        return {
+            level: self._rules[frozenset(names)].threshold for level, names in self._levels.items()
+        }
+
+    def judge(self, scores: Mapping[str, Tensor]) -> list[SampleVerdict]:
+        """Verdicts on samples, from the scores of all detectors of one evidence level."""
+        rule = self._rule(scores)
+        return self._verdicts(rule, rule.score(scores), scores)
+
+    def settle(self, scores: Mapping[str, Tensor]) -> tuple[SampleVerdict, ...] | None:
+        """Verdicts from the input alone where that is enough for every sample, otherwise None."""
+        if self._cfg.cascade is None or not scores:
+            return None
+        rule = self._rule(dict.fromkeys(self._levels[list(self._levels)[-1]]))
+        settled = rule.settle(scores)
+        if settled is None or not bool(torch.isfinite(settled).all()):
+            return None
+        return tuple(self._verdicts(rule, settled, scores))
+
+    def _verdicts(
+        self, rule: Rule, fused: Tensor, scores: Mapping[str, Tensor]
+    ) -> list[SampleVerdict]:
+        p_values = self._calibration.p_values(scores)
+        names = list(p_values)
+        table = torch.stack([fused, *p_values.values()]).cpu().tolist()
+        return [
+            _verdict(column[0], rule.threshold.value, dict(zip(names, column[1:], strict=True)))
+            for column in zip(*table, strict=True)
+        ]
+
+    def _rule(self, scores: Mapping[str, object]) -> Rule:
+        if self._current() != self._epoch:
+            self._epoch = self._current()
+            self._rules = self._drawn()
+        return self._rules[frozenset(scores)]
+
+    def _current(self) -> int:
+        secrecy = self._cfg.secrecy
+        return 0 if secrecy is None else int(self._now() // (3600 * secrecy.rotate_hours))
+
+    def _drawn(self) -> dict[frozenset[str], Rule]:
+        secrecy = None
+        if self._key is not None and self._cfg.secrecy is not None:
+            secrecy = Secrecy(self._key, self._epoch, self._cfg.secrecy.keep)
+        stops = self._cfg.cascade
+        cascade = None if stops is None else Cascade(stops.clean, stops.suspicious)
+        first = list(self._levels.values())[:1] if Need.INPUT in self._levels else []
+        rules = {}
+        for names in self._levels.values():
+            levels = [*first, names] if cascade is not None and [names] != first else [names]
+            try:
+                rules[frozenset(names)] = self._calibration.rule(
+                    levels, self._cfg.fpr, cascade=cascade, secrecy=secrecy
+                )
+            except CalibrationError as error:
+                raise ConfigError(f"models.{self._model}: {error}") from error
+        return rules
+
+
+def evidence_levels(parts: Sequence[Detector]) -> dict[str, tuple[str, ...]]:
+    """The detectors usable at each level of evidence; levels that add none are left out."""
+    levels: dict[str, tuple[str, ...]] = {}
+    for position, need in enumerate(LEVELS):
+        names = tuple(d.name for d in parts if LEVELS.index(d.needs) <= position)
+        if names and names not in levels.values():
+            levels[need.value] = names
+    return levels
+
+
+def _key(model: str, secrecy: config.Secrecy) -> bytes:
+    try:
+        key = secrecy.key_file.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"models.{model}.secrecy.key_file: {error}") from error
+    if len(key) < _LEAST_KEY:
+        raise ConfigError(
+            f"models.{model}.secrecy.key_file: {secrecy.key_file} has {len(key)} bytes; at least "
+            f"{_LEAST_KEY} are needed, e.g. from `openssl rand -hex 32`"
+        )
+    return key
+
+
+def _verdict(score: float, threshold: float, p_values: dict[str, float]) -> SampleVerdict:
+    verdict = policy.judge(score, threshold)
+    reason = min(p_values, key=p_values.__getitem__)
+    if verdict is Verdict.FAILED:
+        reason = "non_finite"
+    return SampleVerdict(verdict, score, threshold, p_values, reason)
