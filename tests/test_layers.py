@@ -81,10 +81,6 @@ TABLE = {
         "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb "
         "proxy.pipeline proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
     ),
-    "proxy.rules": (
-        "detectors.base detectors.calibration detectors.rule detectors.secrecy proxy.config "
-        "proxy.errors proxy.flow proxy.policy torch"
-    ),
     "proxy.scoring": (
         "detectors detectors.base proxy.adapt proxy.artifacts proxy.case proxy.codec proxy.config "
         "proxy.errors proxy.flow proxy.rules purifiers numpy torch"
@@ -226,6 +222,8 @@ TABLE = {
     "purifiers.learned": "torch",
     "purifiers.networks": "torch",
     "purifiers.base": "torch",
+    "purifiers.quantise": "purifiers.base torch",
+    "purifiers.smooth": "purifiers.base torch",
     "purifiers.registry": "",
 }
 
