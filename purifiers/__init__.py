@@ -1,4 +1,4 @@
-"""Purifiers: transformations that keep an image's meaning and break adversarial structure."""
+"""Purifiers: transformations that keep an input's meaning and break adversarial structure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from purifiers.jpeg import Jpeg
 from purifiers.median import Median
 from purifiers.mirror import Mirror
 from purifiers.noise import Noise
+from purifiers.non_local_means import NonLocalMeans
+from purifiers.quantise import Quantise
 from purifiers.registry import construct
 from purifiers.resize_pad import ResizePad
+from purifiers.smooth import Smooth
+from purifiers.tv import TotalVariation
+from purifiers.wavelet import Wavelet
 
 __all__ = [
     "PURIFIERS",
@@ -29,9 +34,14 @@ __all__ = [
     "Median",
     "Mirror",
     "Noise",
+    "NonLocalMeans",
     "Purifier",
     "PurifierError",
+    "Quantise",
     "ResizePad",
+    "Smooth",
+    "TotalVariation",
+    "Wavelet",
     "build",
 ]
 
@@ -44,7 +54,12 @@ PURIFIERS: dict[str, type[Purifier]] = {
     "median": Median,
     "mirror": Mirror,
     "noise": Noise,
+    "non_local_means": NonLocalMeans,
     "resize_pad": ResizePad,
+    "tv": TotalVariation,
+    "wavelet": Wavelet,
+    "quantise": Quantise,
+    "smooth": Smooth,
 }
 
 

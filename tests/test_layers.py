@@ -205,7 +205,9 @@ TABLE = {
     "purifiers": (
         "purifiers.autoencoder purifiers.base purifiers.bit_depth purifiers.chain "
         "purifiers.denoiser purifiers.guided_denoiser purifiers.jpeg purifiers.median "
-        "purifiers.mirror purifiers.noise purifiers.registry purifiers.resize_pad"
+        "purifiers.mirror purifiers.noise purifiers.non_local_means purifiers.quantise "
+        "purifiers.registry purifiers.resize_pad purifiers.smooth purifiers.tv "
+        "purifiers.wavelet"
     ),
     "purifiers.autoencoder": (
         "purifiers.base purifiers.denoiser purifiers.learned purifiers.networks torch"
@@ -219,6 +221,11 @@ TABLE = {
     "purifiers.mirror": "purifiers.base torch",
     "purifiers.noise": "purifiers.base torch",
     "purifiers.resize_pad": "purifiers.base torch",
+    "purifiers.aggregate": "purifiers.base torch",
+    "purifiers.non_local_means": "purifiers.base purifiers.opponent torch",
+    "purifiers.opponent": "torch",
+    "purifiers.tv": "purifiers.base purifiers.opponent torch",
+    "purifiers.wavelet": "purifiers.base purifiers.opponent torch",
     "purifiers.learned": "torch",
     "purifiers.networks": "torch",
     "purifiers.base": "torch",

@@ -19,9 +19,14 @@ from purifiers import (
     Median,
     Mirror,
     Noise,
+    NonLocalMeans,
     Purifier,
     PurifierError,
+    Quantise,
     ResizePad,
+    Smooth,
+    TotalVariation,
+    Wavelet,
     build,
 )
 from purifiers.base import Purifier as Base
@@ -44,7 +49,20 @@ EACH = [
     Noise(sigma=2, draw=1),
     ResizePad(),
     Chain([ResizePad(), Jpeg()]),
+    Wavelet(),
+    TotalVariation(),
+    NonLocalMeans(),
 ]
+OTHER_KINDS: list[tuple[Purifier, tuple[int, ...]]] = [
+    (Quantise(), (5,)),
+    (Quantise(step=0.25), (5,)),
+    (Quantise(step=1 / 64), (2, 50)),
+    (Quantise(digits=1), (1, 50)),
+    (Smooth(), (1, 50)),
+    (Smooth(size=7, how="mean"), (2, 50)),
+    (Chain([Smooth(), Quantise(step=1 / 64)]), (1, 50)),
+]
+"""With the shape of one sample: a vector's or a waveform's."""
 
 
 def images(batch: int, channels: int, height: int, width: int) -> Tensor:
@@ -130,6 +148,48 @@ class TestContract:
         torch.testing.assert_close(purifier.purify(x), x, atol=5.1 / 255, rtol=0)
 
 
+@pytest.mark.parametrize(("purifier", "shape"), OTHER_KINDS, ids=repr)
+class TestOtherKinds:
+    @pytest.mark.parametrize("batch", [0, 1, 2, 7])
+    def test_cardinality(self, purifier: Purifier, shape: tuple[int, ...], batch: int) -> None:
+        x = samples(batch, shape)
+        y = purifier.purify(x)
+        assert (y.shape, y.dtype) == (x.shape, x.dtype)
+        assert torch.isfinite(y).all()
+        assert len(shape) == 1 or bool((y.abs() <= 1).all())
+
+    def test_a_batch_equals_its_samples(self, purifier: Purifier, shape: tuple[int, ...]) -> None:
+        x = samples(7, shape)
+        alone = torch.cat([purifier.purify(sample[None]) for sample in x])
+        torch.testing.assert_close(purifier.purify(x), alone, atol=1e-6, rtol=0)
+
+    def test_input_unchanged(self, purifier: Purifier, shape: tuple[int, ...]) -> None:
+        x = samples(2, shape)
+        purifier.purify(x).zero_()
+        assert torch.equal(x, samples(2, shape))
+
+    def test_what_is_not_finite_stays_visible(
+        self, purifier: Purifier, shape: tuple[int, ...]
+    ) -> None:
+        x = samples(3, shape)
+        x[1].view(-1)[2] = float("nan")
+        y = purifier.purify(x)
+        assert not torch.isfinite(y[1]).all()
+        assert torch.isfinite(y[[0, 2]]).all()
+
+    def test_gradients_keep_the_graph(self, purifier: Purifier, shape: tuple[int, ...]) -> None:
+        x = samples(2, shape).requires_grad_()
+        y = purifier.purify(x, gradients=True)
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        assert torch.isfinite(gradient).all()
+
+
+def samples(batch: int, shape: tuple[int, ...]) -> Tensor:
+    """Vectors of any size, or waveforms within full scale."""
+    x = torch.randn(batch, *shape, generator=seeded(batch))
+    return x.clamp(-1, 1) if len(shape) == 2 else 100 * x
+
+
 @given(
     st.sampled_from(EACH),
     st.tuples(st.integers(0, 3), st.sampled_from([1, 3]), st.integers(1, 20), st.integers(1, 20)),
@@ -146,7 +206,8 @@ def test_shape_and_range_hold(
 
 
 def test_every_registered_purifier_is_in_the_battery() -> None:
-    assert {type(p) for p in EACH} - {Chain} == set(PURIFIERS.values())
+    others = {type(purifier) for purifier, _ in OTHER_KINDS}
+    assert {type(p) for p in EACH} | others == {*PURIFIERS.values(), Chain}
     assert all(name == cls.name and issubclass(cls, Base) for name, cls in PURIFIERS.items())
 
 
