@@ -29,8 +29,10 @@ class NoiseStability(Detector):
     and put on the scale of the pair's benign mean and standard deviation; pairs whose chosen class
     was rarely seen lean on the statistics of all pairs.
 
-    Sees over-confident attacks (PGD) and close decisions. Does not see smooth perturbations, which
-    noise leaves alone.
+    Sees over-confident attacks (PGD at 4/255 and more). Does not see smooth perturbations, which
+    noise leaves alone, nor, beside benign images of low contrast, minimal ones: those drift as far
+    (CIFAR-10, 1 % of the worst of 11 benign groups: PGD 4/255 0.90, Carlini-Wagner and DeepFool
+    0.00).
 
     Args:
         sigma: standard deviation of the noise in 1/255, > 0.
