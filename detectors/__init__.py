@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from detectors.band_residual import BandResidual
 from detectors.base import Detector, DetectorError, Evidence, Need
 from detectors.denoised_view import DenoisedView
 from detectors.denoiser_residual import DenoiserResidual
@@ -20,6 +21,9 @@ from detectors.purified_view import PurifiedView
 from detectors.residual import Residual
 from detectors.residual_cnn import ResidualCnn
 from detectors.strip import Strip
+from detectors.vector_autoencoder import VectorAutoencoder
+from detectors.vector_mahalanobis import VectorMahalanobis
+from detectors.vector_neighbours import VectorNeighbours
 from purifiers.registry import construct
 
 __all__ = [
@@ -47,6 +51,10 @@ DETECTORS: dict[str, type[Detector]] = {
     "noise_stability": NoiseStability,
     "strip": Strip,
     "ensemble": Ensemble,
+    "vector_mahalanobis": VectorMahalanobis,
+    "vector_neighbours": VectorNeighbours,
+    "vector_autoencoder": VectorAutoencoder,
+    "band_residual": BandResidual,
 }
 
 

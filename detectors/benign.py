@@ -1,4 +1,4 @@
-"""Benign variations of clean images: what ordinary cameras, encoders and pipelines do.
+"""Benign variations of clean inputs: for images, what ordinary cameras, encoders and pipelines do.
 
 Detectors are fitted and thresholds set on these beside the clean images. Calibrated on pristine
 images alone, input-only detectors flag every noisy image: measured on CIFAR-10, thresholds at 1 %
@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detectors import benign_vectors, benign_waveforms
 from purifiers import Jpeg
+from purifiers.base import Kind, kind_of
 
 CLEAN = "clean"
 
@@ -32,15 +34,23 @@ _Vary = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def variations(x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return the benign groups: name -> (N, C, H, W) float32 in [0, 1].
+    """Return the benign groups: name -> inputs of the same shape and range as `x`.
 
-    `clean` is `x` itself; the others are rounded to 8 bits, as an image file would be. Sample i of
-    every group is made from sample i of `x`. Images smaller than 16 pixels are not shifted.
+    `clean` is `x` itself; the others, for images, are rounded to 8 bits, as an image file would be.
+    Sample i of every group is made from sample i of `x`. Images smaller than 16 pixels are not
+    shifted. Vectors and waveforms have variations of their own (`benign_vectors`,
+    `benign_waveforms`).
 
     Args:
-        x: clean images, (N, C, H, W) float32 in [0, 1].
+        x: clean images (N, C, H, W) float32 in [0, 1], waveforms (N, C, T) in [-1, 1] or vectors
+            (N, D).
         generator: source of strengths, noise and shifts, on the CPU.
     """
+    kind = kind_of(x)
+    if kind is Kind.VECTOR:
+        return {CLEAN: x, **benign_vectors.variations(x, generator)}
+    if kind is Kind.WAVEFORM:
+        return {CLEAN: x, **benign_waveforms.variations(x, generator)}
     groups = {name: _rounded(vary(x, generator)) for name, vary in _VARIATIONS.items()}
     if min(x.shape[2:]) >= _LEAST_SIDE:
         groups["shift"] = _shift(x, generator)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from detectors.answers import floored
 from detectors.base import Detector, DetectorError, Evidence, Need
+from purifiers.base import Kind
 
 
 class Energy(Detector):
@@ -25,6 +26,7 @@ class Energy(Detector):
     name: ClassVar[str] = "energy"
     needs: ClassVar[Need] = Need.OUTPUT
     tier: ClassVar[int] = 1
+    kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
 
     def _score(self, evidence: Evidence) -> Tensor:
         if evidence.output is None:

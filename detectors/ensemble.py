@@ -11,6 +11,7 @@ from torch import Tensor
 from detectors.base import Detector, DetectorError, Evidence, Need, peer_key
 from detectors.tails import Tails
 from detectors.views import TEMPERATURE, choice_log_probability, tempered_divergence
+from purifiers.base import Kind
 
 
 class Ensemble(Detector):
@@ -36,6 +37,7 @@ class Ensemble(Detector):
     name: ClassVar[str] = "ensemble"
     needs: ClassVar[Need] = Need.VIEWS
     tier: ClassVar[int] = 3
+    kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
 
     def __init__(self, models: Sequence[str] = (), temperature: float = TEMPERATURE) -> None:
         if isinstance(models, str) or not models or len(set(models)) != len(models):

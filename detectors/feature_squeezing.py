@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from detectors.views import MEASURES, TEMPERATURE, ViewDisagreement, view_of
+from purifiers.base import Kind
 
 _DEFAULT_VIEWS: tuple[Mapping[str, Any], ...] = (
     {"name": "jpeg", "params": {"quality": 75}},
@@ -35,6 +36,7 @@ class FeatureSqueezing(ViewDisagreement):
     """
 
     name: ClassVar[str] = "feature_squeezing"
+    kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from detectors.answers import floored
 from detectors.base import Detector, DetectorError, Evidence, Need
+from purifiers.base import Kind
 
 _LEAST = 1e-3
 """Added to the margin, in logits: closer than this, all decisions are alike."""
@@ -28,6 +29,7 @@ class Margin(Detector):
     name: ClassVar[str] = "margin"
     needs: ClassVar[Need] = Need.OUTPUT
     tier: ClassVar[int] = 1
+    kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
 
     def _score(self, evidence: Evidence) -> Tensor:
         if evidence.output is None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from detectors.base import DetectorError
 from detectors.views import MEASURES, TEMPERATURE, ViewDisagreement, view_of
 from purifiers import Chain
+from purifiers.base import Kind
 
 
 class PurifiedView(ViewDisagreement):
@@ -28,6 +29,7 @@ class PurifiedView(ViewDisagreement):
     """
 
     name: ClassVar[str] = "purified_view"
+    kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from detectors import DETECTORS, Detector, DetectorError, Evidence, Need, build
 from detectors.base import peer_key
+from purifiers.base import Kind
 from purifiers.learned import Learned
 from tests.untrained import equip
 
@@ -28,9 +29,15 @@ EACH: list[tuple[str, dict[str, object]]] = [
     ("noise_stability", {}),
     ("strip", {}),
     ("ensemble", {"models": ["one", "two"]}),
+    ("vector_mahalanobis", {}),
+    ("vector_neighbours", {"k": 1}),
+    ("vector_autoencoder", {}),
+    ("band_residual", {}),
 ]
 CPU = torch.device("cpu")
 SHAPE = (3, 16, 12)
+SHAPES = {Kind.VECTOR: (9,), Kind.WAVEFORM: (1, 600)}
+"""Of one sample for detectors that do not take images."""
 
 
 def equipped(spec: tuple[str, dict[str, object]]) -> Detector:
@@ -47,7 +54,10 @@ def evidence(detector: Detector, batch: int, channels: int = 3, seed: int = 0) -
     def answer() -> Tensor:
         return 4 * torch.randn(batch, 10, generator=generator)
 
-    x = torch.rand(batch, channels, 16, 12, generator=generator)
+    shape = (channels, 16, 12)
+    if Kind.IMAGE not in detector.kinds:
+        shape = next(SHAPES[kind] for kind in detector.kinds)
+    x = torch.rand(batch, *shape, generator=generator)
     asked = [*(view.key for view in detector.views), *map(peer_key, detector.peers)]
     return Evidence(x, answer(), {key: answer() for key in asked})
 
@@ -139,7 +149,7 @@ def test_missing_views_are_an_error(detector: Detector) -> None:
 def test_nan_evidence_never_gives_a_finite_score(detector: Detector) -> None:
     whole = evidence(detector, 3)
     assert whole.output is not None
-    whole.x[1, 0, 3, 3] = float("nan")
+    whole.x[1].view(-1)[3] = float("nan")
     whole.output[1, 2] = float("nan")
     scores = detector.score(whole)
     assert not torch.isfinite(scores[1])

@@ -168,32 +168,54 @@ TABLE = {
     "proxy.tasks": "",
     # detectors: evidence to scores, scores to thresholds; nothing but tensor maths
     "detectors": (
-        "detectors.base detectors.denoised_view detectors.denoiser_residual detectors.energy "
-        "detectors.ensemble detectors.entropy detectors.feature_squeezing detectors.jpeg_view "
-        "detectors.margin detectors.mirror_view detectors.noise_stability "
-        "detectors.purified_view detectors.residual detectors.residual_cnn detectors.strip "
-        "purifiers.registry"
+        "detectors.band_residual detectors.base detectors.denoised_view "
+        "detectors.denoiser_residual detectors.energy detectors.ensemble detectors.entropy "
+        "detectors.feature_squeezing detectors.jpeg_view detectors.margin "
+        "detectors.mirror_view detectors.noise_stability detectors.purified_view "
+        "detectors.residual detectors.residual_cnn detectors.strip "
+        "detectors.vector_autoencoder detectors.vector_mahalanobis "
+        "detectors.vector_neighbours purifiers.registry"
     ),
     "detectors.calibration": "detectors.fusion detectors.rule detectors.secrecy torch",
     "detectors.rule": "detectors.binomial detectors.fusion detectors.secrecy torch",
     "detectors.secrecy": "torch",
-    "detectors.benign": "purifiers torch",
+    "detectors.benign": (
+        "detectors.benign_vectors detectors.benign_waveforms purifiers purifiers.base torch"
+    ),
+    "detectors.benign_vectors": "detectors.standard purifiers.quantise torch",
+    "detectors.benign_waveforms": "torch",
+    "detectors.band_residual": "detectors.base detectors.tails purifiers.base torch",
+    "detectors.vector_autoencoder": (
+        "detectors.base detectors.covariance detectors.principal detectors.standard "
+        "purifiers.base torch"
+    ),
+    "detectors.vector_mahalanobis": (
+        "detectors.base detectors.covariance detectors.row_features detectors.tails "
+        "purifiers.base torch"
+    ),
+    "detectors.vector_neighbours": (
+        "detectors.base detectors.covariance detectors.row_features purifiers.base torch"
+    ),
+    "detectors.row_features": "detectors.principal detectors.standard torch",
+    "detectors.principal": "detectors.base torch",
+    "detectors.standard": "detectors.base torch",
+    "detectors.covariance": "torch",
     "detectors.denoiser_residual": (
         "detectors.base detectors.tails purifiers.denoiser purifiers.learned torch"
     ),
-    "detectors.energy": "detectors.answers detectors.base torch",
+    "detectors.energy": "detectors.answers detectors.base purifiers.base torch",
     "detectors.denoised_view": "detectors.views",
-    "detectors.ensemble": "detectors.base detectors.tails detectors.views torch",
-    "detectors.entropy": "detectors.answers detectors.base torch",
-    "detectors.feature_squeezing": "detectors.views",
+    "detectors.ensemble": ("detectors.base detectors.tails detectors.views purifiers.base torch"),
+    "detectors.entropy": "detectors.answers detectors.base purifiers.base torch",
+    "detectors.feature_squeezing": "detectors.views purifiers.base",
     "detectors.jpeg_view": "detectors.views",
     "detectors.mirror_view": "detectors.views",
     "detectors.noise_stability": "detectors.answers detectors.base purifiers torch",
-    "detectors.purified_view": "detectors.base detectors.views purifiers",
+    "detectors.purified_view": "detectors.base detectors.views purifiers purifiers.base",
     "detectors.strip": "detectors.answers detectors.base purifiers torch",
     "detectors.views": "detectors.answers detectors.base detectors.tails purifiers torch",
     "detectors.fusion": "detectors.tails torch",
-    "detectors.margin": "detectors.answers detectors.base torch",
+    "detectors.margin": "detectors.answers detectors.base purifiers.base torch",
     "detectors.residual_cnn": "detectors.base purifiers.learned torch",
     "detectors.residual": "detectors.base detectors.gaussians torch",
     "detectors.answers": "detectors.base torch",
