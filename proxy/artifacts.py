@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +22,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from detectors.calibration import Calibration
-from proxy import __version__
+from proxy import __version__, weights
 from proxy.config import Model
 from proxy.errors import ConfigError
+from proxy.files import write_whole
 
 JSON_FILE = "calibration.json"
 TENSOR_FILE = "calibration.safetensors"
@@ -57,6 +57,8 @@ class Provenance(_Stored):
     """Version that wrote it."""
     defence: dict[str, Any]
     """What the numbers depend on, from the configuration: see `defence_of`."""
+    weights: dict[str, str] = {}
+    """Digests of the trained networks the detectors used, by name."""
 
 
 class _File(_Stored):
@@ -74,6 +76,8 @@ class Artifact:
     states: Mapping[str, Mapping[str, Tensor]]
     """What each configured detector learned, for `Detector.load_state`; empty where nothing."""
     provenance: Provenance
+    networks: Mapping[str, weights.Trained] = field(default_factory=dict)
+    """Trained networks of the configured parts, by name, for `weights.give`."""
 
 
 def defence_of(model: Model) -> dict[str, Any]:
@@ -112,15 +116,16 @@ def save(
         calibration=calibration.meta(),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / TENSOR_FILE, blob)
-    _replace(folder / JSON_FILE, (file.model_dump_json(indent=2) + "\n").encode())
+    write_whole(folder / TENSOR_FILE, blob)
+    write_whole(folder / JSON_FILE, (file.model_dump_json(indent=2) + "\n").encode())
 
 
 def load(folder: Path, model_name: str, model_cfg: Model, device: torch.device) -> Artifact:
     """Read a calibration and check that it belongs to this model, configured as it is now.
 
     Raises:
-        ConfigError: missing, damaged, of another model, or stale; the text says what to do.
+        ConfigError: missing, damaged, of another model, or stale; or the weights of a network
+            are; the text says what to do.
     """
     remedy = (
         f"Run `breakwater calibrate --config FILE --model {model_name} "
@@ -132,12 +137,21 @@ def load(folder: Path, model_name: str, model_cfg: Model, device: torch.device) 
         blob = (folder / TENSOR_FILE).read_bytes()
         if hashlib.sha256(blob).hexdigest() != file.tensors_sha256:
             raise ConfigError(f"{TENSOR_FILE} is not the file that {JSON_FILE} describes")
-        return _build(file, blob, model_cfg, device)
+        artifact = _build(file, blob, model_cfg, device)
     except FileNotFoundError as error:
         missing = Path(str(error.filename)).name
         raise ConfigError(f"calibration {folder}: {missing} is missing. {remedy}") from error
     except (OSError, ConfigError) as error:
         raise ConfigError(f"calibration {folder}: {error}. {remedy}") from error
+    scoring, others = weights.parts_of(model_cfg)
+    networks = weights.load(folder, model_name, [*scoring, *others], device)
+    changed = weights.changed(file.provenance.weights, weights.digests(scoring, networks))
+    if changed:
+        raise ConfigError(
+            f"calibration {folder}: the weights of {', '.join(changed)} are not those it was made "
+            f"with. {remedy}"
+        )
+    return replace(artifact, networks=networks)
 
 
 def _read(folder: Path) -> _File:
@@ -179,13 +193,3 @@ def _build(file: _File, blob: bytes, model_cfg: Model, device: torch.device) -> 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside the target and rename: a reader sees the old file or the new one."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    fresh.replace(path)

@@ -32,6 +32,18 @@ Needs benign data only: an .npz file with x (N, C, H, W), uint8 or float32 in [0
 also seen noisy, recompressed, brighter, blurred and shifted, so that ordinary variation stays
 quiet. The model is asked through Triton, which must be running."""
 
+_FIT = """\
+Train the networks that the model's detectors and purifiers use, before `calibrate`.
+
+Needs benign data: an .npz file with x (N, C, H, W), uint8 or float32 in [0, 1]; best not the images
+that `calibrate` gets. Triton must be running. What is trained against the model itself (guided
+parts) also needs --model-file, a local copy that takes what goes over the wire and returns what the
+served model returns: torch.export (.pt2), TorchScript (.pt) or ONNX (.onnx, with the extra `onnx`).
+A model file is a program: give only your own. `serve` never reads it.
+
+Ctrl-C keeps what was reached, and the same command goes on from there. What is already trained, on
+the same data and with the same seed and steps, is kept."""
+
 _CHECK = """\
 Validate a configuration and print what would be enforced, completed from Triton if it answers.
 Exit status 0: usable; 1: Triton contradicts it, and a model would go undefended; 2: the file or a
@@ -78,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(_command(commands, "serve", "run the sidecar", _SERVE))
     _add_calibrate(_command(commands, "calibrate", "set thresholds from benign data", _CALIBRATE))
+    _add_fit(_command(commands, "fit", "train networks for the defence", _FIT))
     _add_check(_command(commands, "check", "validate a configuration", _CHECK))
     _add_demo(_command(commands, "demo", "see it work, real Triton included", _DEMO))
     return parser
@@ -128,6 +141,28 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the benign variations")
     parser.set_defaults(run=_calibrate, log_level="WARNING")
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    _add_addresses(parser)
+    parser.add_argument("--model", required=True, metavar="NAME", help="a key under `models`")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="FILE.npz", help="benign images, x (N,C,H,W)"
+    )
+    parser.add_argument(
+        "--model-file", type=Path, metavar="FILE", help="local copy of the model, for guided parts"
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="NAME", help="networks, or parts that use them"
+    )
+    parser.add_argument(
+        "--steps-scale", type=float, default=1.0, metavar="F", help="train F times as long"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write (default: the config's calibration)"
+    )
+    parser.set_defaults(run=_fit, log_level="WARNING")
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -230,6 +265,23 @@ def _calibrate(options: argparse.Namespace, _: Sequence[str]) -> int:
         seed=options.seed,
     )
     return status
+
+
+def _fit(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from tuning.fit_networks import run
+
+    if options.config is None:
+        raise ConfigError("fit needs --config FILE, which names the model's detectors")
+    return run(
+        _config(options),
+        options.model,
+        options.data,
+        model_file=options.model_file,
+        only=options.only,
+        steps_scale=options.steps_scale,
+        seed=options.seed,
+        out=options.out,
+    )
 
 
 def _check(options: argparse.Namespace, _: Sequence[str]) -> int:

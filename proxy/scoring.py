@@ -18,6 +18,7 @@ from torch import Tensor
 import detectors
 import purifiers
 from detectors.base import Detector, DetectorError, Evidence, Need
+from proxy import weights
 from proxy.adapt import ModelSpec
 from proxy.artifacts import Artifact, Provenance
 from proxy.case import Buffer, Case, Glance, Pixels, Splice, Suspects
@@ -59,8 +60,9 @@ class Scorer:
         check_evidence(spec, self._detectors)
         self.provenance: Provenance = artifact.provenance
         """Where the calibration came from."""
-        self._restore(artifact)
         chain = build_purifiers(model)
+        weights.give([*self._detectors, *chain], artifact.networks)
+        self._restore(artifact)
         self._purifier = purifiers.Chain(chain) if chain else None
         self._views = {view.key: view for d in self._detectors for view in d.views}
         self._rules = Rules(spec.model, model, artifact.calibration, self._detectors)

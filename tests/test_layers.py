@@ -28,13 +28,36 @@ TABLE = {
     ),
     "tuning.demo.table": ("detectors.binomial tuning.demo.policy tuning.demo.traffic numpy rich"),
     "tuning.calibrate": (
-        "detectors.rule proxy.adapt proxy.artifacts proxy.config proxy.defences "
-        "proxy.errors proxy.upstream tuning.dataset tuning.fit rich torch"
+        "detectors.rule proxy.adapt proxy.artifacts proxy.config proxy.defences proxy.errors "
+        "proxy.scoring proxy.upstream proxy.weights tuning.dataset tuning.fit rich torch"
     ),
+    "tuning.fit_networks": (
+        "proxy.adapt proxy.config proxy.defences proxy.errors proxy.scoring proxy.upstream "
+        "proxy.weights purifiers.learned tuning.batches tuning.dataset tuning.fitting "
+        "tuning.local_model tuning.model_client rich torch"
+    ),
+    "tuning.fitting": (
+        "proxy.weights purifiers.learned tuning.attacked_images tuning.batches tuning.lessons "
+        "tuning.local_model tuning.train rich torch"
+    ),
+    "tuning.train": (
+        "proxy.errors proxy.files proxy.weights purifiers.learned tuning.batches tuning.lessons "
+        "safetensors torch"
+    ),
+    "tuning.lessons": (
+        "detectors.benign purifiers.learned tuning.attacked_images tuning.batches "
+        "tuning.local_model torch"
+    ),
+    "tuning.attacked_images": (
+        "proxy.files tuning.attacks tuning.batches tuning.local_model safetensors torch"
+    ),
+    "tuning.attacks": "tuning.local_model torch",
+    "tuning.local_model": "proxy.adapt proxy.errors +onnx +onnx2fx +torch torch",
+    "tuning.batches": "purifiers.learned torch",
     "tuning.fit": (
         "detectors.base detectors.benign detectors.calibration detectors.rule proxy.adapt "
-        "proxy.config proxy.errors proxy.rules proxy.scoring proxy.upstream tuning.model_client "
-        "rich torch"
+        "proxy.config proxy.errors proxy.rules proxy.scoring proxy.upstream proxy.weights "
+        "tuning.model_client rich torch"
     ),
     "tuning.supervise": (
         "detectors.calibration detectors.fusion proxy.errors +sklearn numpy torch"
@@ -61,8 +84,8 @@ TABLE = {
     "proxy.__main__": "proxy.cli",
     "proxy.cli": (
         "proxy.errors +proxy.allocator +proxy.config +proxy.configfile +proxy.server "
-        "+proxy.supervisor +pydantic +tuning.calibrate +tuning.demo +tuning.report +uvloop "
-        "~proxy.config"
+        "+proxy.supervisor +pydantic +tuning.calibrate +tuning.demo +tuning.fit_networks "
+        "+tuning.report +uvloop ~proxy.config"
     ),
     "proxy.server": (
         "proxy.admin proxy.audit proxy.batcher proxy.config proxy.configfile proxy.defences "
@@ -83,7 +106,7 @@ TABLE = {
     ),
     "proxy.scoring": (
         "detectors detectors.base proxy.adapt proxy.artifacts proxy.case proxy.codec proxy.config "
-        "proxy.errors proxy.flow proxy.rules purifiers numpy torch"
+        "proxy.errors proxy.flow proxy.rules proxy.weights purifiers numpy torch"
     ),
     "proxy.rules": (
         "detectors.base detectors.calibration detectors.rule detectors.secrecy proxy.config "
@@ -93,7 +116,15 @@ TABLE = {
         "proxy.errors proxy.flow proxy.headers proxy.pb proxy.pipeline proxy.rpc proxy.status "
         "proxy.tasks proxy.upstream proxy.wire google grpc"
     ),
-    "proxy.artifacts": "detectors.calibration proxy.config proxy.errors pydantic safetensors torch",
+    "proxy.artifacts": (
+        "detectors.calibration proxy.config proxy.errors proxy.files proxy.weights pydantic "
+        "safetensors torch"
+    ),
+    "proxy.weights": (
+        "detectors proxy.config proxy.errors proxy.files purifiers purifiers.learned pydantic "
+        "safetensors torch"
+    ),
+    "proxy.files": "",
     "proxy.pipeline": (
         "proxy.assessor proxy.audit proxy.batcher proxy.budget proxy.config proxy.defence "
         "proxy.device proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection "
@@ -267,7 +298,7 @@ ONLY = {
             "proxy.tensors",
             "proxy.vectors",
         ),
-        "proxy.waveforms",
+        *("proxy.waveforms", "proxy.weights"),
     },
     "grpc": {
         *("proxy.server", "proxy.service", "proxy.status", "proxy.stream", "proxy.upstream"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from rich.table import Table
 from torch import Tensor
 
 from detectors.rule import CalibrationError
-from proxy import artifacts
+from proxy import artifacts, weights
 from proxy.adapt import resolve
 from proxy.config import Config, Model
 from proxy.defences import describe
 from proxy.errors import ConfigError, ProxyError
+from proxy.scoring import use_device
 from proxy.upstream import Upstream
 from tuning import dataset
 from tuning.fit import Result, calibrate, images_needed
@@ -44,7 +46,12 @@ def run(
         raise ConfigError("say where to write with --out DIR")
     wanted = fpr if fpr is not None else model.fpr
     images = _images(data, wanted)
-    result, version = asyncio.run(_calibrate(config, name, model, images.x, seed, console))
+    scoring, _ = weights.parts_of(model)
+    networks = weights.load(folder, name, scoring, use_device("auto"))
+    _warn_of_same_images(console, networks, images)
+    result, version = asyncio.run(
+        _calibrate(config, name, model, images.x, seed, console, networks)
+    )
     _report(console, result, wanted, len(images.x))
     artifacts.save(
         folder,
@@ -58,6 +65,7 @@ def run(
             groups=tuple(result.calibration.groups),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             defence=artifacts.defence_of(model),
+            weights=weights.digests(scoring, networks),
         ),
     )
     console.print(f"written to {folder}")
@@ -85,15 +93,35 @@ def _images(data: Path, fpr: float) -> dataset.Dataset:
     return images
 
 
+def _warn_of_same_images(
+    console: Console, networks: Mapping[str, weights.Trained], images: dataset.Dataset
+) -> None:
+    """A network is surer of the images it was trained on than of others, so thresholds are low."""
+    same = [n for n, t in networks.items() if t.training.plan.data_sha256 == images.sha256]
+    if same:
+        console.print(
+            f"these very images trained {', '.join(same)}: scores on others will be higher, and "
+            "more of them flagged than the rate below says; calibrate on other images"
+        )
+
+
 async def _calibrate(
-    config: Config, name: str, model: Model, x: Tensor, seed: int, console: Console
+    config: Config,
+    name: str,
+    model: Model,
+    x: Tensor,
+    seed: int,
+    console: Console,
+    networks: Mapping[str, weights.Trained],
 ) -> tuple[Result, str]:
     upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
     try:
         metadata, described = await describe(upstream, name)
         spec = resolve(name, model, metadata, described)
         with _progress(console) as progress:
-            result = await calibrate(upstream, spec, model, x, seed=seed, progress=progress)
+            result = await calibrate(
+                upstream, spec, model, x, seed=seed, progress=progress, networks=networks
+            )
     except ConfigError:
         raise
     except ProxyError as error:

@@ -14,6 +14,7 @@ from detectors import benign, rule
 from detectors.base import Detector, DetectorError, Evidence, Need
 from detectors.calibration import Calibration
 from detectors.rule import CalibrationError
+from proxy import weights
 from proxy.adapt import ModelSpec
 from proxy.config import Model
 from proxy.errors import ConfigError
@@ -68,6 +69,7 @@ async def calibrate(
     *,
     seed: int,
     progress: Progress,
+    networks: Mapping[str, weights.Trained],
 ) -> Result:
     """Fit the model's detectors on one part of `x` and calibrate their scores on the other.
 
@@ -75,6 +77,7 @@ async def calibrate(
         x: benign images, (N, C, H, W) float32 in [0, 1].
         seed: of the split and the benign variations.
         progress: gets a task for each step.
+        networks: those the detectors use, trained.
 
     Raises:
         ConfigError: too few images.
@@ -82,6 +85,7 @@ async def calibrate(
     """
     device = use_device("auto")
     parts = build_detectors(model)
+    weights.give(parts, networks)
     check_evidence(spec, parts)
     generator = torch.Generator().manual_seed(seed)
     x = x[torch.randperm(len(x), generator=generator)]

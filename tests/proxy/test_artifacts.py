@@ -10,17 +10,23 @@ from typing import Any
 import pytest
 import torch
 
+import detectors
 from detectors.calibration import Calibration
+from proxy import weights
 from proxy.artifacts import JSON_FILE, TENSOR_FILE, Provenance, defence_of, load, save
 from proxy.config import Model
 from proxy.errors import ConfigError
+from tests.learning import Roughness
 
 CPU = torch.device("cpu")
 MODEL = Model.model_validate(
     {
         "calibration": "c",
         "inputs": [{"name": "image", "layout": "NCHW"}],
-        "detectors": [{"name": "residual"}, {"name": "margin", "params": {"scale": 2}}],
+        "detectors": [
+            {"name": "residual"},
+            {"name": "feature_squeezing", "params": {"temperature": 2}},
+        ],
     }
 )
 STATES = {"residual": {"mean": torch.arange(6.0).reshape(2, 3)}}
@@ -28,7 +34,10 @@ STATES = {"residual": {"mean": torch.arange(6.0).reshape(2, 3)}}
 
 def calibration() -> Calibration:
     torch.manual_seed(0)
-    groups = {g: {n: torch.randn(60) for n in ("residual", "margin")} for g in ("clean", "noise")}
+    groups = {
+        g: {n: torch.randn(60) for n in ("residual", "feature_squeezing")}
+        for g in ("clean", "noise")
+    }
     return Calibration.fit(groups)
 
 
@@ -75,7 +84,7 @@ def test_what_is_saved_comes_back(folder: Path) -> None:
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert artifact.calibration.meta() == calibration().meta()
     assert torch.equal(artifact.states["residual"]["mean"], STATES["residual"]["mean"])
-    assert artifact.states["margin"] == {}  # configured, learned nothing
+    assert artifact.states["feature_squeezing"] == {}  # configured, learned nothing
 
 
 def test_only_the_two_files_are_left_and_the_json_is_readable(folder: Path) -> None:
@@ -147,7 +156,7 @@ def test_foreign(folder: Path) -> None:
     ("part", "change"),
     [
         ("detectors", {"detectors": [{"name": "residual"}]}),
-        ("detectors", {"detectors": [{"name": "residual"}, {"name": "margin"}]}),
+        ("detectors", {"detectors": [{"name": "residual"}, {"name": "feature_squeezing"}]}),
         ("inputs", {"inputs": [{"name": "image", "layout": "NHWC"}]}),
         ("inputs", {"inputs": [{"name": "image", "layout": "NCHW", "range": [0, 255]}]}),
         ("output", {"output": {"kind": "probabilities"}}),
@@ -164,7 +173,12 @@ def test_stale_names_the_part_that_changed(folder: Path, part: str, change: dict
     "change",
     [
         {"fpr": 0.05, "mode": "enforce", "budget_ms": 1, "on_failure": "closed"},
-        {"detectors": [{"name": "margin", "params": {"scale": 2}}, {"name": "residual"}]},
+        {
+            "detectors": [
+                {"name": "feature_squeezing", "params": {"temperature": 2}},
+                {"name": "residual"},
+            ]
+        },
         {"inputs": [{"name": "image", "layout": "NCHW"}, {"name": "id", "inspect": False}]},
         {"output": {"kind": "logits"}},  # the default, spelt out
     ],
@@ -172,3 +186,24 @@ def test_stale_names_the_part_that_changed(folder: Path, part: str, change: dict
 def test_what_the_numbers_do_not_depend_on_may_change(folder: Path, change: dict[str, Any]) -> None:
     model = Model.model_validate(MODEL.model_dump() | change)
     assert load(folder, "cnn", model, CPU).provenance.model == "cnn"
+
+
+def test_networks_come_along_and_must_be_those_calibrated_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(detectors.DETECTORS, "roughness", Roughness)
+    model = Model.model_validate({"calibration": "c", "detectors": [{"name": "roughness"}]})
+    plan = weights.Plan(
+        **{"recipe": "r", "data_sha256": "ab", "samples": 9, "shape": (3, 8, 8)},
+        **{"classes": 0, "seed": 0, "steps": 1, "batch": 1},
+    )
+    trained = weights.save(folder, "smooth", Roughness.recipe.build((3, 8, 8), 0), plan, "now")
+    for digest, fits in ((trained.sha256, True), ("cd" * 32, False)):
+        used = provenance(defence=defence_of(model), weights={"smooth": digest})
+        save(folder, calibration=calibration(), states={}, provenance=used)
+        if fits:
+            assert set(load(folder, "cnn", model, CPU).networks) == {"smooth"}
+        else:
+            assert "the weights of smooth are not those it was made with" in refusal(
+                folder, model=model
+            )
