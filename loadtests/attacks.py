@@ -47,7 +47,8 @@ class Attacked:
     @property
     def distances(self) -> Tensor:
         """L2 norm of each perturbation, (N,), pixels in [0, 1]."""
-        return (self.x - self.clean).flatten(1).norm(dim=1)
+        norms: Tensor = (self.x - self.clean).flatten(1).norm(dim=1)
+        return norms
 
 
 _CW = {"binary_search_steps": 3, "steps": 60, "stepsize": 0.01, "initial_const": 1.0}
