@@ -25,6 +25,7 @@ from proxy.case import Buffer, Case, Glance, Pixels, Splice, Suspects
 from proxy.config import Model
 from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
 from proxy.flow import SampleVerdict
+from proxy.kinds import check_detectors, check_purifiers, codec_of
 from proxy.rules import LEVELS, Rules
 from proxy.tensors import PixelCodec
 
@@ -52,7 +53,7 @@ class Scorer:
         device: torch.device,
         on_detector: Callable[[str, float], None],
     ) -> None:
-        self._codec = PixelCodec(spec)
+        self._codec = codec_of(spec)
         self._spec = spec
         self._device = device
         self._on_detector = on_detector
@@ -225,21 +226,24 @@ class Scorer:
         return self._purifier.purify(x.to(self._device)).cpu()
 
     def _purify_files(self, item: Suspects) -> Splice | Exception:
-        files = self._codec.files(item.data)
+        codec = PixelCodec(self._spec)
+        files = codec.files(item.data)
         for sample in item.samples:
             try:
-                files[sample] = self._codec.edit_file(files[sample], self._purified)
+                files[sample] = codec.edit_file(files[sample], self._purified)
             except InvalidTensor as error:
                 return error
-        return self._codec.frame(files)
+        return codec.frame(files)
 
 
 def build_detectors(model: Model) -> tuple[Detector, ...]:
     """The configured detectors, unfitted (raises ConfigError)."""
     try:
-        return tuple(detectors.build(part.name, part.params) for part in model.detectors)
+        parts = tuple(detectors.build(part.name, part.params) for part in model.detectors)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    check_detectors(model.kind, parts)
+    return parts
 
 
 def check_evidence(spec: ModelSpec, parts: Sequence[Detector]) -> None:
@@ -261,9 +265,11 @@ def check_evidence(spec: ModelSpec, parts: Sequence[Detector]) -> None:
 def build_purifiers(model: Model) -> tuple[purifiers.Purifier, ...]:
     """The configured purifiers (raises ConfigError)."""
     try:
-        return tuple(purifiers.build(part.name, part.params) for part in model.purifiers)
+        parts = tuple(purifiers.build(part.name, part.params) for part in model.purifiers)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    check_purifiers(model.kind, parts)
+    return parts
 
 
 def use_device(wanted: str) -> torch.device:

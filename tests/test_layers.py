@@ -105,8 +105,9 @@ TABLE = {
         "proxy.pipeline proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
     ),
     "proxy.scoring": (
-        "detectors detectors.base proxy.adapt proxy.artifacts proxy.case proxy.codec proxy.config "
-        "proxy.errors proxy.flow proxy.rules proxy.weights purifiers numpy torch"
+        "detectors detectors.base proxy.adapt proxy.artifacts proxy.case proxy.config "
+        "proxy.errors proxy.flow proxy.kinds proxy.rules proxy.tensors proxy.weights purifiers "
+        "numpy torch"
     ),
     "proxy.rules": (
         "detectors.base detectors.calibration detectors.rule detectors.secrecy proxy.config "
@@ -159,7 +160,8 @@ TABLE = {
     "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
     "proxy.supervisor": "proxy.admin proxy.config proxy.errors proxy.metrics aiohttp",
     "proxy.kinds": (
-        "proxy.adapt proxy.codec proxy.config proxy.tensors proxy.vectors proxy.waveforms"
+        "detectors proxy.adapt proxy.codec proxy.config proxy.errors proxy.tensors proxy.vectors "
+        "proxy.waveforms purifiers purifiers.base"
     ),
     "proxy.tensors": (
         "proxy.adapt proxy.case proxy.codec proxy.datatypes proxy.errors proxy.images numpy torch"
