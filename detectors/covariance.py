@@ -37,7 +37,8 @@ def whitening(features: Tensor) -> Tensor:
         features: (n, D), n >= 2, finite.
     """
     size, directions = torch.linalg.eigh(_moments(features)[1])
-    return ((directions / size.sqrt()) @ directions.T).float()
+    weights: Tensor = (directions / size.sqrt()) @ directions.T
+    return weights.float()
 
 
 def influence(deviations: Tensor) -> Tensor:

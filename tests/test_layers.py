@@ -29,11 +29,12 @@ TABLE = {
     "tuning.demo.table": ("detectors.binomial tuning.demo.policy tuning.demo.traffic numpy rich"),
     "tuning.calibrate": (
         "detectors.rule proxy.adapt proxy.artifacts proxy.config proxy.defences proxy.errors "
-        "proxy.scoring proxy.upstream proxy.weights tuning.dataset tuning.fit rich torch"
+        "proxy.parts proxy.scoring proxy.upstream proxy.weights tuning.dataset tuning.fit rich "
+        "torch"
     ),
     "tuning.fit_networks": (
-        "proxy.adapt proxy.config proxy.defences proxy.errors proxy.scoring proxy.upstream "
-        "proxy.weights purifiers.learned tuning.batches tuning.dataset tuning.fitting "
+        "proxy.adapt proxy.config proxy.defences proxy.errors proxy.parts proxy.scoring "
+        "proxy.upstream proxy.weights purifiers.learned tuning.batches tuning.dataset tuning.fitting "
         "tuning.local_model tuning.model_client rich torch"
     ),
     "tuning.fitting": (
@@ -56,15 +57,16 @@ TABLE = {
     "tuning.batches": "purifiers.learned torch",
     "tuning.fit": (
         "detectors.base detectors.benign detectors.calibration detectors.rule proxy.adapt "
-        "proxy.config proxy.errors proxy.rules proxy.scoring proxy.upstream proxy.weights "
-        "tuning.model_client rich torch"
+        "proxy.config proxy.errors proxy.parts proxy.rules proxy.scoring proxy.upstream "
+        "proxy.weights tuning.model_client rich torch"
     ),
     "tuning.supervise": (
         "detectors.calibration detectors.fusion proxy.errors +sklearn numpy torch"
     ),
     "tuning.report": (
         "detectors proxy.adapt proxy.config proxy.configfile proxy.defence proxy.defences "
-        "proxy.errors proxy.metrics proxy.rpc proxy.scoring proxy.upstream purifiers rich"
+        "proxy.errors proxy.metrics proxy.rpc proxy.scoring proxy.upstream purifiers "
+        "purifiers.base rich"
     ),
     "tuning.model_client": (
         "proxy.adapt proxy.answers proxy.errors proxy.kinds proxy.rpc proxy.upstream proxy.wire "
@@ -73,7 +75,7 @@ TABLE = {
     "tuning.demo.traffic": (
         "proxy.rpc proxy.wire tuning.demo.digits art grpc numpy torch tritonclient"
     ),
-    "tuning.dataset": "proxy.errors numpy torch",
+    "tuning.dataset": "proxy.config proxy.errors numpy torch",
     "tuning.demo.sidecar": "proxy.errors",
     "tuning": "",
     "tuning.demo.digits": "numpy sklearn torch",
@@ -97,7 +99,7 @@ TABLE = {
     ),
     "proxy.defences": (
         "proxy.adapt proxy.config proxy.defence proxy.errors proxy.metrics proxy.pb "
-        "proxy.rpc proxy.upstream +proxy.artifacts +proxy.scoring ~proxy.artifacts "
+        "proxy.rpc proxy.upstream +proxy.artifacts +proxy.parts +proxy.scoring ~proxy.artifacts "
         "~proxy.scoring ~torch"
     ),
     "proxy.service": (
@@ -105,8 +107,8 @@ TABLE = {
         "proxy.pipeline proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
     ),
     "proxy.scoring": (
-        "detectors detectors.base proxy.adapt proxy.artifacts proxy.case proxy.config "
-        "proxy.errors proxy.flow proxy.kinds proxy.rules proxy.tensors proxy.weights purifiers "
+        "detectors.base proxy.adapt proxy.artifacts proxy.case proxy.config proxy.errors "
+        "proxy.flow proxy.kinds proxy.parts proxy.rules proxy.tensors proxy.weights purifiers "
         "numpy torch"
     ),
     "proxy.rules": (
@@ -118,13 +120,13 @@ TABLE = {
         "proxy.tasks proxy.upstream proxy.wire google grpc"
     ),
     "proxy.artifacts": (
-        "detectors.calibration proxy.config proxy.errors proxy.files proxy.weights pydantic "
-        "safetensors torch"
+        "detectors.calibration proxy.config proxy.errors proxy.files proxy.parts proxy.weights "
+        "pydantic safetensors torch"
     ),
     "proxy.weights": (
-        "detectors proxy.config proxy.errors proxy.files purifiers purifiers.learned pydantic "
-        "safetensors torch"
+        "detectors proxy.errors proxy.files purifiers purifiers.learned pydantic safetensors torch"
     ),
+    "proxy.parts": "detectors proxy.config proxy.errors proxy.kinds purifiers",
     "proxy.files": "",
     "proxy.pipeline": (
         "proxy.assessor proxy.audit proxy.batcher proxy.budget proxy.config proxy.defence "

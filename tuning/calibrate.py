@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import Tensor
 
 from detectors.rule import CalibrationError
-from proxy import artifacts, weights
+from proxy import artifacts, parts, weights
 from proxy.adapt import resolve
-from proxy.config import Config, Model
+from proxy.config import Config, InputKind, Model
 from proxy.defences import describe
 from proxy.errors import ConfigError, ProxyError
 from proxy.scoring import use_device
 from proxy.upstream import Upstream
-from tuning import dataset
-from tuning.fit import Result, calibrate, images_needed
+from tuning import dataset, local_model
+from tuning.fit import Result, Samples, calibrate, images_needed
 
 
 def run(
@@ -32,9 +32,18 @@ def run(
     fpr: float | None = None,
     out: Path | None = None,
     seed: int = 0,
+    groups: Sequence[tuple[str, Path]] = (),
+    model_file: Path | None = None,
     console: Console | None = None,
 ) -> int:
     """Calibrate one model and write the result; returns the exit status.
+
+    Args:
+        fpr: wanted false-positive rate; the configuration's when missing.
+        out: folder to write to; the configuration's when missing.
+        seed: of the benign variations and splits.
+        groups: benign groups of the user's own, name and data file.
+        model_file: local copy of the model, to learn a score from attacks on it as well.
 
     Raises:
         ConfigError: nothing can be calibrated, or not to the wanted rate; says what to do.
@@ -45,14 +54,18 @@ def run(
     if folder is None:
         raise ConfigError("say where to write with --out DIR")
     wanted = fpr if fpr is not None else model.fpr
-    images = _images(data, wanted)
-    scoring, _ = weights.parts_of(model)
+    images = _images(data, wanted, model.kind)
+    scoring = parts.build_detectors(model)
     networks = weights.load(folder, name, scoring, use_device("auto"))
     _warn_of_same_images(console, networks, images)
+    own = {group: _images(path, wanted, model.kind) for group, path in groups}
+    given = Samples(images.x, {group: samples.x for group, samples in own.items()})
     result, version = asyncio.run(
-        _calibrate(config, name, model, images.x, seed, console, networks)
+        _calibrate(config, name, model, given, model_file, seed, console, networks)
     )
-    _report(console, result, wanted, len(images.x))
+    _report(console, result, wanted, f"{len(images.x)} {model.kind}s")
+    if result.validation:
+        _report_learned(console, result, wanted)
     artifacts.save(
         folder,
         calibration=result.calibration,
@@ -60,7 +73,7 @@ def run(
         provenance=artifacts.Provenance(
             model=name,
             model_version=version,
-            data_sha256=images.sha256,
+            data_sha256=" ".join([images.sha256, *(samples.sha256 for samples in own.values())]),
             samples=len(images.x),
             groups=tuple(result.calibration.groups),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -82,12 +95,12 @@ def _model(config: Config, name: str) -> Model:
     return model
 
 
-def _images(data: Path, fpr: float) -> dataset.Dataset:
+def _images(data: Path, fpr: float, kind: InputKind) -> dataset.Dataset:
     needed = images_needed(fpr)
-    images = dataset.load(data)
+    images = dataset.load(data, kind)
     if len(images.x) < needed:
         raise ConfigError(
-            f"{data} has {len(images.x)} images; a false-positive rate of {fpr:g} needs at "
+            f"{data} has {len(images.x)} {kind}s; a false-positive rate of {fpr:g} needs at "
             f"least {needed}"
         )
     return images
@@ -109,7 +122,8 @@ async def _calibrate(
     config: Config,
     name: str,
     model: Model,
-    x: Tensor,
+    samples: Samples,
+    model_file: Path | None,
     seed: int,
     console: Console,
     networks: Mapping[str, weights.Trained],
@@ -118,9 +132,12 @@ async def _calibrate(
     try:
         metadata, described = await describe(upstream, name)
         spec = resolve(name, model, metadata, described)
+        if model_file is not None:
+            copy = local_model.load(model_file, spec, use_device("auto"))
+            samples = replace(samples, copy=copy)
         with _progress(console) as progress:
             result = await calibrate(
-                upstream, spec, model, x, seed=seed, progress=progress, networks=networks
+                upstream, spec, model, samples, seed=seed, progress=progress, networks=networks
             )
     except ConfigError:
         raise
@@ -134,8 +151,8 @@ async def _calibrate(
     return result, ",".join(metadata.versions)
 
 
-def _report(console: Console, result: Result, fpr: float, samples: int) -> None:
-    table = Table(title=f"Thresholds at a false-positive rate of {fpr:.2%}, {samples} images")
+def _report(console: Console, result: Result, fpr: float, samples: str) -> None:
+    table = Table(title=f"Thresholds at a false-positive rate of {fpr:.2%}, {samples}")
     for column in ("evidence", "detectors", "threshold", "rate at most (95 %)", "worst group"):
         table.add_column(column)
     for level, names in result.levels.items():
@@ -150,6 +167,16 @@ def _report(console: Console, result: Result, fpr: float, samples: int) -> None:
             f"{threshold.fpr_upper:.2%}",
             threshold.worst_group,
         )
+    console.print(table)
+
+
+def _report_learned(console: Console, result: Result, fpr: float) -> None:
+    """What the learned score makes of kinds of attack it has not seen."""
+    table = Table(title=f"Detected at {fpr:.2%}: kinds of attack the learned score has not seen")
+    for column in ("evidence", "kind of attack", "without it", "with it"):
+        table.add_column(column)
+    for row in result.validation:
+        table.add_row(row.level, row.family, f"{row.without:.0%}", f"{row.left_out:.0%}")
     console.print(table)
 
 

@@ -20,6 +20,7 @@ from proxy.metrics import Metrics
 from proxy.rpc import ALWAYS_ON
 from proxy.scoring import Scorer
 from proxy.upstream import Upstream
+from purifiers.base import Kind
 
 
 def print_schema() -> int:
@@ -33,10 +34,11 @@ def print_parts() -> int:
     console = Console()
     for title, parts in (("Detectors", detectors.DETECTORS), ("Purifiers", purifiers.PURIFIERS)):
         table = Table(title=title, title_justify="left")
-        table.add_column("name")
-        table.add_column("what it is")
+        for column in ("name", "takes", "what it is"):
+            table.add_column(column)
         for name, part in parts.items():
-            table.add_row(name, (part.__doc__ or "").strip().splitlines()[0])
+            kinds = "any" if part.kinds == frozenset(Kind) else ", ".join(sorted(part.kinds))
+            table.add_row(name, kinds, (part.__doc__ or "").strip().splitlines()[0])
         console.print(table)
     return 0
 
@@ -118,8 +120,11 @@ def _add_tensors(table: Table, spec: ModelSpec) -> None:
     low, high = (", ".join(f"{v:.4g}" for v in ends) for ends in (spec.low, spec.high))
     shape = escape(str(list(spec.shape)))
     table.add_row("input", f"{spec.input} {spec.datatype} {shape}, {layout}")
+    table.add_row("holds", f"{spec.kind}s")
     table.add_row("versions served", ", ".join(spec.versions))
-    table.add_row("pixel 0 .. 1 on the wire", f"{low} .. {high}")
+    ends = {"image": "pixel 0 .. 1", "waveform": "full scale"}.get(spec.kind)
+    if ends is not None:
+        table.add_row(f"{ends} on the wire", f"{low} .. {high}")
     table.add_row("output", f"{spec.output} ({spec.output_kind})")
     table.add_row("largest query", f"{spec.batch_limit} samples")
     kinds = [k for k, on in (("stateful", spec.stateful), ("decoupled", spec.decoupled)) if on]
@@ -131,7 +136,7 @@ def _add_calibration(table: Table, scorer: Scorer, fpr: float, served: str) -> N
     source = scorer.provenance
     table.add_row(
         "calibrated",
-        f"{source.date} on {source.samples} images, model version {source.model_version}",
+        f"{source.date} on {source.samples} samples, model version {source.model_version}",
     )
     if source.model_version != served:
         table.add_row(

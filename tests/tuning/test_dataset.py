@@ -63,6 +63,55 @@ def test_wrong_arrays_are_told(file: Path, arrays: dict[str, Any], message: str)
     assert str(file) in str(error.value)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int64, np.bool_])
+def test_vectors_are_any_numbers(file: Path, dtype: Any) -> None:
+    x = np.array([[0, 1], [2, -3]]).astype(dtype)
+    found = load(save(file, x=x, y=np.array([1, 0])), "vector")
+    assert found.x.dtype == torch.float32
+    assert found.x.tolist() == x.tolist()
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (X, r"x has shape \(4, 3, 5, 6\), expected \(N, D\)"),
+        (np.zeros((3, 0)), r"expected \(N, D\)"),
+        (np.array([[1, np.nan]]), "must be numbers, finite as float32, not float64"),
+        (np.array([[1, 1e39]]), "must be numbers, finite as float32"),
+        (np.array([["a"]]), "must be numbers, finite as float32"),
+        (np.array([[1j]]), "must be numbers, finite as float32, not complex128"),
+    ],
+)
+def test_what_are_no_vectors(file: Path, x: np.ndarray, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(save(file, x=x), "vector")
+
+
+@pytest.mark.parametrize("shape", [(2, 6), (2, 1, 6), (2, 3, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_waveforms_have_channels_and_full_scale(file: Path, shape: Any, dtype: Any) -> None:
+    x = np.linspace(-1, 1, 12).reshape(shape)
+    stored = (x * 32767).round().astype(np.int16) if dtype == np.int16 else x.astype(dtype)
+    found = load(save(file, x=stored), "waveform")
+    assert found.x.shape == (shape if len(shape) == 3 else (2, 1, 6))
+    assert found.x.dtype == torch.float32
+    assert np.abs(found.x.numpy().ravel() - x.ravel()).max() < 2**-14
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (X, r"expected \(N, T\) or \(N, C, T\)"),
+        (np.full((2, 3), 1.5), r"int16, or finite floats in \[-1, 1\], not float64"),
+        (np.full((2, 3), np.nan), "finite floats"),
+        (np.zeros((2, 3), np.int32), "not int32"),
+    ],
+)
+def test_what_are_no_waveforms(file: Path, x: np.ndarray, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(save(file, x=x), "waveform")
+
+
 def test_objects_are_never_unpickled(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"not an \.npz file"):
         load(save(file, x=np.array([[[[{}]]]], object)))

@@ -41,10 +41,14 @@ def check(triton: EmbeddedTriton, tmp_path: Path) -> Callable[..., int]:
     return command
 
 
+def cells(text: str) -> list[list[str]]:
+    """The rows of all tables printed."""
+    return [[c.strip() for c in line.strip("│┃ ").split("│")] for line in text.splitlines()]
+
+
 def rows(text: str) -> dict[str, str]:
     """The cells of all two-column tables printed."""
-    cells = [[c.strip() for c in line.strip("│┃ ").split("│")] for line in text.splitlines()]
-    return {row[0]: row[1] for row in cells if len(row) == 2}
+    return {row[0]: row[1] for row in cells(text) if len(row) == 2}
 
 
 def test_the_schema_is_the_one_in_the_repository(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,9 +59,12 @@ def test_the_schema_is_the_one_in_the_repository(capsys: pytest.CaptureFixture[s
 
 def test_every_part_is_listed_with_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--list"]) == 0
-    printed = rows(capsys.readouterr().out)
+    printed = {row[0]: row[1:] for row in cells(capsys.readouterr().out) if len(row) == 3}
     assert set(printed) == {*DETECTORS, *PURIFIERS}
-    assert all(printed.values())
+    assert all(all(columns) for columns in printed.values())
+    assert printed["residual"][0] == "image"
+    assert printed["margin"][0] == "any"
+    assert printed["quantise"][0] == "vector, waveform"
 
 
 def test_without_a_file_it_is_a_pass_through(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,6 +93,7 @@ def test_a_defended_model_is_shown_as_triton_completes_it(
     assert check(models, unlisted_models="refuse", rpc={"allow": ["trace"]}) == 0
     shown = rows(capsys.readouterr().out)
     assert shown["input"] == "image FP32 [-1, 3, 32, 32], NCHW"
+    assert shown["holds"] == "images"
     assert shown["pixel 0 .. 1 on the wire"] == "0 .. 1"
     assert shown["output"] == "logits (logits)"
     assert shown["largest query"] == "64 samples"
@@ -95,7 +103,7 @@ def test_a_defended_model_is_shown_as_triton_completes_it(
     assert shown["purifiers"] == "median"
     assert shown["unlisted models"] == "refuse"
     assert "trace" in shown["RPC groups allowed"]
-    assert "on 150 images, model version 1" in shown["calibrated"]
+    assert "on 150 samples, model version 1" in shown["calibrated"]
     assert "calibration" not in shown
     for level in ("input", "output", "views"):
         assert "for 5.00% false positives (at most" in shown[f"threshold ({level})"]
