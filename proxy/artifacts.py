@@ -22,7 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from detectors.calibration import Calibration
-from proxy import __version__, weights
+from proxy import __version__, parts, weights
 from proxy.config import Model
 from proxy.errors import ConfigError
 from proxy.files import write_whole
@@ -143,8 +143,9 @@ def load(folder: Path, model_name: str, model_cfg: Model, device: torch.device) 
         raise ConfigError(f"calibration {folder}: {missing} is missing. {remedy}") from error
     except (OSError, ConfigError) as error:
         raise ConfigError(f"calibration {folder}: {error}. {remedy}") from error
-    scoring, others = weights.parts_of(model_cfg)
-    networks = weights.load(folder, model_name, [*scoring, *others], device)
+    scoring = parts.build_detectors(model_cfg)
+    every: list[weights.Part] = [*scoring, *parts.build_purifiers(model_cfg)]
+    networks = weights.load(folder, model_name, every, device)
     changed = weights.changed(file.provenance.weights, weights.digests(scoring, networks))
     if changed:
         raise ConfigError(

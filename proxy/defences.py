@@ -106,13 +106,13 @@ class Defences:
             log.warning("model %s is not defended: %s", defence.name, problem)
 
     def _load(self) -> None:
-        from proxy import artifacts, scoring
+        from proxy import artifacts, parts, scoring
 
         self._device = scoring.use_device(self.config.device)
         for name, model in self.config.models.items():
             if model.detectors and model.calibration is not None:
-                scoring.build_detectors(model)
-                scoring.build_purifiers(model)
+                parts.build_detectors(model)
+                parts.build_purifiers(model)
                 self._artifacts[name] = artifacts.load(model.calibration, name, model, self._device)
 
     def _scorer(self, defence: Defence, spec: ModelSpec) -> Scorer:

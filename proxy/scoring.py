@@ -15,9 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-import detectors
 import purifiers
-from detectors.base import Detector, DetectorError, Evidence, Need
+from detectors.base import Detector, DetectorError, Evidence, Need, peer_key
 from proxy import weights
 from proxy.adapt import ModelSpec
 from proxy.artifacts import Artifact, Provenance
@@ -25,7 +24,8 @@ from proxy.case import Buffer, Case, Glance, Pixels, Splice, Suspects
 from proxy.config import Model
 from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
 from proxy.flow import SampleVerdict
-from proxy.kinds import check_detectors, check_purifiers, codec_of
+from proxy.kinds import codec_of
+from proxy.parts import build_detectors, build_purifiers
 from proxy.rules import LEVELS, Rules
 from proxy.tensors import PixelCodec
 
@@ -66,6 +66,7 @@ class Scorer:
         self._restore(artifact)
         self._purifier = purifiers.Chain(chain) if chain else None
         self._views = {view.key: view for d in self._detectors for view in d.views}
+        self._peers = {peer_key(peer): peer for d in self._detectors for peer in d.peers}
         self._rules = Rules(spec.model, model, artifact.calibration, self._detectors)
 
     @property
@@ -83,6 +84,11 @@ class Scorer:
     def view_keys(self) -> tuple[str, ...]:
         """The transformed copies wanted, in the order of `Glance.copies`."""
         return tuple(self._views)
+
+    @property
+    def peers(self) -> dict[str, str]:
+        """The other models to ask about the unchanged input, by the key of the answer."""
+        return self._peers
 
     @property
     def detectors(self) -> tuple[Detector, ...]:
@@ -206,7 +212,7 @@ class Scorer:
         """Index into `LEVELS` of the dearest evidence this case has in full."""
         if case.output is None:
             return 0
-        return 2 if all(key in case.views for key in self._views) else 1
+        return 2 if all(key in case.views for key in (*self._views, *self._peers)) else 1
 
     def _evidence(self, cases: Sequence[Case]) -> Evidence:
         outputs = [case.output for case in cases if case.output is not None]
@@ -236,16 +242,6 @@ class Scorer:
         return codec.frame(files)
 
 
-def build_detectors(model: Model) -> tuple[Detector, ...]:
-    """The configured detectors, unfitted (raises ConfigError)."""
-    try:
-        parts = tuple(detectors.build(part.name, part.params) for part in model.detectors)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    check_detectors(model.kind, parts)
-    return parts
-
-
 def check_evidence(spec: ModelSpec, parts: Sequence[Detector]) -> None:
     """Raise ConfigError if detectors can never have the evidence they need from this model."""
     asking = [d.name for d in parts if d.needs is not Need.INPUT]
@@ -260,16 +256,6 @@ def check_evidence(spec: ModelSpec, parts: Sequence[Detector]) -> None:
             f"copies, and {', '.join(asking)} need its answers; use detectors that look at the "
             "input only"
         )
-
-
-def build_purifiers(model: Model) -> tuple[purifiers.Purifier, ...]:
-    """The configured purifiers (raises ConfigError)."""
-    try:
-        parts = tuple(purifiers.build(part.name, part.params) for part in model.purifiers)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    check_purifiers(model.kind, parts)
-    return parts
 
 
 def use_device(wanted: str) -> torch.device:

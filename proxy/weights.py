@@ -20,11 +20,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-import detectors
-import purifiers
 from detectors import Detector
 from proxy import __version__
-from proxy.config import Model
 from proxy.errors import ConfigError
 from proxy.files import write_whole
 from purifiers import Purifier
@@ -84,21 +81,6 @@ class Trained:
 
     network: nn.Module
     training: Training
-
-
-def parts_of(model: Model) -> tuple[list[Part], list[Part]]:
-    """The parts a model's scores come from, and the others: new ones, without networks.
-
-    Raises:
-        ConfigError: a name or parameter is wrong.
-    """
-    try:
-        return (
-            [detectors.build(part.name, part.params) for part in model.detectors],
-            [purifiers.build(part.name, part.params) for part in model.purifiers],
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def users(parts: Iterable[Part]) -> dict[str, tuple[Learned, ...]]:

@@ -19,6 +19,7 @@ from proxy.adapt import ModelSpec, resolve
 from proxy.config import Config, Model
 from proxy.defences import describe
 from proxy.errors import ConfigError, ProxyError
+from proxy.parts import build_detectors, build_purifiers
 from proxy.scoring import use_device
 from proxy.upstream import Upstream
 from purifiers.learned import Learned, Recipe
@@ -65,8 +66,7 @@ def run(
         raise ConfigError("say where to write with --out DIR")
     if not steps_scale > 0:
         raise ConfigError(f"--steps-scale must be over 0, not {steps_scale:g}")
-    scoring, others = weights.parts_of(model)
-    needed = weights.users([*scoring, *others])
+    needed = weights.users([*build_detectors(model), *build_purifiers(model)])
     recipes = _chosen(name, needed, only, has_copy=model_file is not None)
     device = use_device(config.device)
     images = dataset.load(data)

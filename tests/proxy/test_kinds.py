@@ -11,7 +11,7 @@ from proxy.adapt import ModelSpec
 from proxy.config import InputKind, Model
 from proxy.errors import ConfigError
 from proxy.kinds import codec_of
-from proxy.scoring import build_detectors, build_purifiers
+from proxy.parts import build_detectors, build_purifiers
 from purifiers.base import Kind, kind_of
 from tests.proxy.test_tensors import SPEC
 from tests.proxy.test_vectors import ROWS

@@ -18,7 +18,8 @@ from proxy.case import Case, Glance, Pixels, Suspects
 from proxy.config import Model
 from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
 from proxy.flow import SampleVerdict
-from proxy.scoring import Scorer, build_detectors, build_purifiers, check_evidence, use_device
+from proxy.parts import build_detectors
+from proxy.scoring import Scorer, check_evidence, use_device
 from purifiers import Median
 from tests.builders import framed
 from tests.defended import each, settings_of
@@ -223,14 +224,6 @@ def test_states_of_another_kind_are_refused(calibrations: Path) -> None:
     bad = Artifact(good.calibration, {**good.states, "residual": {}}, good.provenance)
     with pytest.raises(ConfigError, match=r"the calibration does not fit: .*calibrate again"):
         Scorer(SPEC, model, bad, CPU, lambda detector, seconds: None)
-
-
-@pytest.mark.parametrize("build", [build_detectors, build_purifiers])
-def test_unknown_parts_are_told(build: Any) -> None:
-    part = [{"name": "unheard_of"}]
-    model = Model.model_validate({"detectors": part, "purifiers": part, "calibration": "x"})
-    with pytest.raises(ConfigError, match="unheard_of"):
-        build(model)
 
 
 def test_the_device() -> None:

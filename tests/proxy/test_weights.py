@@ -11,7 +11,6 @@ from torch import nn
 
 from detectors import Residual
 from proxy import weights
-from proxy.config import Model
 from proxy.errors import ConfigError
 from proxy.weights import Plan
 from purifiers import Chain, Median
@@ -138,20 +137,3 @@ def test_changed_are_those_used_now_that_differ(folder: Path) -> None:
     assert weights.changed({**now, "gone": "ab"}, now) == []
     assert weights.changed({}, now) == ["smooth"]
     assert weights.changed({"smooth": "cd"}, now) == ["smooth"]
-
-
-def test_the_parts_of_a_model() -> None:
-    model = Model.model_validate(
-        {
-            "calibration": "c",
-            "detectors": [{"name": "residual"}],
-            "purifiers": [{"name": "median", "params": {"size": 3}}],
-        }
-    )
-    scoring, others = weights.parts_of(model)
-    assert [*map(repr, scoring), *map(repr, others)] == ["residual", "median(size=3)"]
-    wrong = model.model_copy(
-        update={"purifiers": (model.purifiers[0].model_copy(update={"params": {"size": 9}}),)}
-    )
-    with pytest.raises(ConfigError, match="size must be 2 or 3"):
-        weights.parts_of(wrong)

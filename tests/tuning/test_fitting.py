@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,14 @@ import pytest
 import torch
 from rich.progress import Progress
 
+import detectors
+import purifiers
 from proxy import weights
+from purifiers.base import Kind, Purifier
 from tests.images import benign
 from tests.learning import AnswerRecipe, DigitsLike, RepairRecipe, SmoothRecipe
 from tests.proxy.test_tensors import SPEC
+from tests.test_contract import EACH
 from tuning.fitting import Fitting, Source
 from tuning.local_model import LocalModel
 
@@ -65,6 +70,24 @@ def test_every_recipe_gets_its_network(tmp_path: Path, progress: Progress) -> No
     assert (plan.classes, plan.batch, plan.data_sha256) == (10, 16, "ab")
     assert there["smooth"].plan.guided_by is None
     assert not [name for name in contents(tmp_path) if name.endswith("partial")]
+
+
+def test_every_registered_recipe_can_be_trained(tmp_path: Path, progress: Progress) -> None:
+    parts = [
+        *(detectors.build(*spec) for spec in EACH),
+        *(purifiers.build(name) for name, each in purifiers.PURIFIERS.items() if _suits(each)),
+    ]
+    recipes = [users[0].recipe for users in weights.users(parts).values()]
+    assert {"denoiser", "guided_denoiser"} <= {recipe.name for recipe in recipes}
+    outcomes = fitting(tmp_path, progress, scale=1e-6).run(recipes)
+    assert [(o.recipe, o.steps) for o in outcomes] == [(recipe.name, 1) for recipe in recipes]
+    weights.give(parts, weights.load(tmp_path, "m", parts, CPU))
+
+
+def _suits(purifier: type[Purifier]) -> bool:
+    """Whether it can be made without parameters and takes images."""
+    parameters = inspect.signature(purifier).parameters.values()
+    return Kind.IMAGE in purifier.kinds and all(p.default is not p.empty for p in parameters)
 
 
 def test_what_is_there_is_kept_unless_the_plan_differs(tmp_path: Path, progress: Progress) -> None:
