@@ -14,13 +14,17 @@ from detectors.ensemble import Ensemble
 from detectors.entropy import Entropy
 from detectors.feature_squeezing import FeatureSqueezing
 from detectors.jpeg_view import JpegView
+from detectors.lid import LocalDimension
+from detectors.mahalanobis import Mahalanobis
 from detectors.margin import Margin
 from detectors.mirror_view import MirrorView
+from detectors.nearest_neighbours import NearestNeighbours
 from detectors.noise_stability import NoiseStability
 from detectors.purified_view import PurifiedView
 from detectors.residual import Residual
 from detectors.residual_cnn import ResidualCnn
 from detectors.strip import Strip
+from detectors.surrogate import Surrogate
 from detectors.vector_autoencoder import VectorAutoencoder
 from detectors.vector_mahalanobis import VectorMahalanobis
 from detectors.vector_neighbours import VectorNeighbours
@@ -51,6 +55,10 @@ DETECTORS: dict[str, type[Detector]] = {
     "noise_stability": NoiseStability,
     "strip": Strip,
     "ensemble": Ensemble,
+    "surrogate": Surrogate,
+    "mahalanobis": Mahalanobis,
+    "nearest_neighbours": NearestNeighbours,
+    "lid": LocalDimension,
     "vector_mahalanobis": VectorMahalanobis,
     "vector_neighbours": VectorNeighbours,
     "vector_autoencoder": VectorAutoencoder,

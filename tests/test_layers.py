@@ -34,8 +34,8 @@ TABLE = {
     ),
     "tuning.fit_networks": (
         "proxy.adapt proxy.config proxy.defences proxy.errors proxy.parts proxy.scoring "
-        "proxy.upstream proxy.weights purifiers.learned tuning.batches tuning.dataset tuning.fitting "
-        "tuning.local_model tuning.model_client rich torch"
+        "proxy.upstream proxy.weights purifiers.learned tuning.batches tuning.dataset "
+        "tuning.fitting tuning.local_model tuning.model_client rich torch"
     ),
     "tuning.fitting": (
         "proxy.weights purifiers.learned tuning.attacked_images tuning.batches tuning.lessons "
@@ -205,9 +205,10 @@ TABLE = {
     "detectors": (
         "detectors.band_residual detectors.base detectors.denoised_view "
         "detectors.denoiser_residual detectors.energy detectors.ensemble detectors.entropy "
-        "detectors.feature_squeezing detectors.jpeg_view detectors.margin "
-        "detectors.mirror_view detectors.noise_stability detectors.purified_view "
-        "detectors.residual detectors.residual_cnn detectors.strip "
+        "detectors.feature_squeezing detectors.jpeg_view detectors.lid detectors.mahalanobis "
+        "detectors.margin detectors.mirror_view detectors.nearest_neighbours "
+        "detectors.noise_stability detectors.purified_view "
+        "detectors.residual detectors.residual_cnn detectors.strip detectors.surrogate "
         "detectors.vector_autoencoder detectors.vector_mahalanobis "
         "detectors.vector_neighbours purifiers.registry"
     ),
@@ -248,6 +249,18 @@ TABLE = {
     "detectors.noise_stability": "detectors.answers detectors.base purifiers torch",
     "detectors.purified_view": "detectors.base detectors.views purifiers purifiers.base",
     "detectors.strip": "detectors.answers detectors.base purifiers torch",
+    "detectors.surrogate": (
+        "detectors.base detectors.surrogate_network detectors.tails detectors.views torch"
+    ),
+    "detectors.mahalanobis": "detectors.answers detectors.base detectors.surrogate_network torch",
+    "detectors.nearest_neighbours": (
+        "detectors.answers detectors.base detectors.neighbours detectors.surrogate_network torch"
+    ),
+    "detectors.lid": (
+        "detectors.answers detectors.base detectors.neighbours detectors.surrogate_network torch"
+    ),
+    "detectors.surrogate_network": "detectors.answers detectors.base purifiers.learned torch",
+    "detectors.neighbours": "torch",
     "detectors.views": "detectors.answers detectors.base detectors.tails purifiers torch",
     "detectors.fusion": "detectors.tails torch",
     "detectors.margin": "detectors.answers detectors.base purifiers.base torch",
@@ -281,8 +294,9 @@ TABLE = {
     "purifiers.aggregate": "purifiers.base torch",
     "purifiers.non_local_means": "purifiers.base purifiers.opponent torch",
     "purifiers.opponent": "torch",
-    "purifiers.tv": "purifiers.base purifiers.opponent torch",
-    "purifiers.wavelet": "purifiers.base purifiers.opponent torch",
+    "purifiers.pieces": "torch",
+    "purifiers.tv": "purifiers.base purifiers.opponent purifiers.pieces torch",
+    "purifiers.wavelet": "purifiers.base purifiers.opponent purifiers.pieces torch",
     "purifiers.learned": "torch",
     "purifiers.networks": "torch",
     "purifiers.base": "torch",
