@@ -11,6 +11,7 @@ from torch import Tensor
 
 from purifiers.base import Purifier, PurifierError
 from purifiers.opponent import to_opponent, to_rgb
+from purifiers.pieces import in_pieces
 
 _STEP = 1 / 8
 """Largest step that converges: the squared norm of the discrete gradient is at most 8."""
@@ -57,6 +58,9 @@ class TotalVariation(Purifier):
     def _purify(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         if x.numel() == 0:
             return x.clone()
+        return in_pieces(self._denoised, x)
+
+    def _denoised(self, x: Tensor) -> Tensor:
         if x.shape[1] != 3:
             return self._smoothed(x, x.new_tensor(self.weight))
         weights = self.weight * x.new_tensor([1, self.chroma, self.chroma])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from purifiers.base import Purifier, PurifierError
 from purifiers.opponent import to_opponent, to_rgb
+from purifiers.pieces import in_pieces
 
 _TINY = 1e-12
 """Least signal variance of a band, below 8-bit rounding by 7 orders: a band of noise alone gets a
@@ -58,6 +59,9 @@ class Wavelet(Purifier):
     def _purify(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         if x.numel() == 0:
             return x.clone()
+        return in_pieces(self._denoised, x)
+
+    def _denoised(self, x: Tensor) -> Tensor:
         sigma = self.sigma / 255
         if x.shape[1] != 3:
             return self._shrunk(x, x.new_tensor(sigma), level=0)
