@@ -37,6 +37,7 @@ class ResidualNetwork(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(4, n) for n in (width, 2 * width, 2 * width))
         self.head = nn.Linear(6 * width, 1)
         kernel = torch.tensor([[-1.0, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
+        self.kernel: Tensor
         self.register_buffer("kernel", kernel.view(1, 1, 3, 3), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

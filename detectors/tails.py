@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from detectors.base import DetectorError
@@ -24,7 +25,7 @@ class Tails:
 
     Args:
         knots: (D, K) increasing along K.
-        slopes: (D, K): change of slope at each knot.
+        slopes: (D, K), at least 0: slope from each knot to the next, the last to infinity.
     """
 
     def __init__(self, knots: Tensor, slopes: Tensor) -> None:
@@ -45,9 +46,7 @@ class Tails:
         rise = -torch.log(torch.tensor(_SHARES, dtype=torch.float64, device=scores.device))
         inner = (rise[1:] - rise[:-1]) / (knots[:, 1:] - knots[:, :-1])  # (D, K-1)
         last = 1 / excess.clamp_min(spread[:, 0] * 1e-2)
-        slope = torch.cat((inner, last[:, None]), dim=1)
-        change = torch.cat((slope[:, :1], slope[:, 1:] - slope[:, :-1]), dim=1)
-        return cls(knots.float(), change.float())
+        return cls(knots.float(), torch.cat((inner, last[:, None]), dim=1).float())
 
     def __call__(self, scores: Tensor) -> Tensor:
         """Return about -log of the benign share above each score.
@@ -58,9 +57,7 @@ class Tails:
         Returns:
             (B, D), at least -log 0.95; NaN where a score is not finite.
         """
-        over = (scores[:, :, None] - self.knots).clamp_min(0)  # (B, D, K)
-        # A score of -inf would be clamped to an ordinary value: 0 * inf keeps it visible as NaN.
-        return (over * self.slopes).sum(-1) - math.log(_SHARES[0]) + scores * 0
+        return _surprise(scores, self.knots, self.slopes)
 
     def state(self) -> dict[str, Tensor]:
         """What `from_state` needs."""
@@ -101,6 +98,16 @@ class GroupTails:
 
     def __call__(self, scores: Tensor) -> Tensor:
         """The smallest tail score over the groups, (B, D) for scores (B, D); NaN as in `Tails`."""
-        over = (scores[None, :, :, None] - self._knots[:, None]).clamp_min(0)  # (G, B, D, K)
-        surprise = (over * self._slopes[:, None]).sum(-1).amin(0)
-        return surprise - math.log(_SHARES[0]) + scores * 0
+        return _surprise(scores, self._knots[:, None], self._slopes[:, None]).amin(0)
+
+
+def _surprise(scores: Tensor, knots: Tensor, slopes: Tensor) -> Tensor:
+    """The piecewise linear function of scores (B, D), for knots and slopes (..., D, K).
+
+    A sum of what each piece adds, all of it positive: where scores tie, pieces are short and steep,
+    and differences of their slopes would cancel out all digits.
+    """
+    widths = F.pad(knots[..., 1:] - knots[..., :-1], (0, 1), value=math.inf)
+    covered = torch.minimum((scores[..., None] - knots).clamp_min(0), widths)
+    # A score of -inf would be clamped to an ordinary value: 0 * inf keeps it visible as NaN.
+    return (covered * slopes).sum(-1) - math.log(_SHARES[0]) + scores * 0

@@ -67,7 +67,11 @@ def _log(probabilities: Output) -> Output:
 
 
 def copies_request(
-    request: wire.InferRequest, spec: ModelSpec, image: int, copies: Sequence[Buffer]
+    request: wire.InferRequest,
+    spec: ModelSpec,
+    image: int,
+    copies: Sequence[Buffer],
+    peer: str | None = None,
 ) -> bytes:
     """A request for the plain class scores of copies of a client's request, in one batch.
 
@@ -75,6 +79,7 @@ def copies_request(
         request: the client's; its other inputs go along with every copy.
         image: index of the input that the copies stand in for.
         copies: raw wire tensors, each of that input's shape.
+        peer: another model to ask, in its newest version and in the same terms.
     """
     count = len(copies)
     tensors = []
@@ -93,8 +98,8 @@ def copies_request(
         if key not in _RESERVED and not key.startswith("triton_")
     }
     return wire.build_infer_request(
-        request.head.model_name,
-        request.head.model_version,
+        request.head.model_name if peer is None else peer,
+        request.head.model_version if peer is None else "",
         tensors,
         [spec.output or ""],
         parameters=parameters,

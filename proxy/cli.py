@@ -140,6 +140,20 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="where to write (default: the config's calibration)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the benign variations")
+    parser.add_argument(
+        "--group",
+        type=_named_file,
+        action="append",
+        default=[],
+        metavar="NAME=FILE.npz",
+        help="another kind of benign traffic, which is to stay quiet too; may be repeated",
+    )
+    parser.add_argument(
+        "--model-file",
+        type=Path,
+        metavar="FILE",
+        help="a copy of the model (.pt, .pt2, .onnx): learn a score from attacks on it as well",
+    )
     parser.set_defaults(run=_calibrate, log_level="WARNING")
 
 
@@ -181,6 +195,13 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--keep", action="store_true", help="leave everything running")
     parser.set_defaults(run=_demo, log_level="WARNING")
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    name, _, file = text.partition("=")
+    if not name.replace("_", "").isalnum() or not file:
+        raise argparse.ArgumentTypeError("must be NAME=FILE.npz, the name of letters and digits")
+    return name, Path(file)
 
 
 def _positive(text: str) -> int:
@@ -263,6 +284,8 @@ def _calibrate(options: argparse.Namespace, _: Sequence[str]) -> int:
         fpr=options.fpr,
         out=options.out,
         seed=options.seed,
+        groups=options.group,
+        model_file=options.model_file,
     )
     return status
 

@@ -64,7 +64,8 @@ class Gatherer:
             answer = None
         asks = scorer.needs_output and image.spec.can_query
         queries = Queries(self._upstream, self._tasks, inspection, image) if asks else None
-        glance = await self._device.look(inspection, image, copies=asks and bool(scorer.view_keys))
+        copies = asks and bool(scorer.view_keys or scorer.peers)
+        glance = await self._device.look(inspection, image, copies=copies)
         if not len(glance.x):
             return Findings(image, glance, ())
         if glance.settled is not None:
@@ -87,7 +88,8 @@ class Gatherer:
         """The model's answer, its own or to a copy of ours, and its answers to the views."""
         original = {IDENTITY: image.data}
         asked = queries.start(
-            glance.copies if answer is not None else {**glance.copies, **original}
+            glance.copies if answer is not None else {**glance.copies, **original},
+            image.scorer.peers,
         )
         try:
             output = await _output(answer, image, glance)
@@ -96,7 +98,7 @@ class Gatherer:
             if output is None:
                 # The answer was not the plain one after all. To do without it would let clients
                 # choose which detectors look at them.
-                asked = queries.start(original)
+                asked = queries.start(original, {})
                 output = (await _wait(inspection, asked))[IDENTITY]
         finally:
             if asked is not None:

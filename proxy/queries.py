@@ -35,14 +35,20 @@ class Queries:
         self._image = image
         self._timeout_s = inspection.timeout_s
 
-    def start(self, copies: Mapping[str, Buffer]) -> Query | None:
-        """Ask about the copies, raw wire tensors by name; None when there are none."""
-        if not copies:
-            return None
-        return self._tasks.start(self._ask_all(copies), quiet=True)
+    def start(self, copies: Mapping[str, Buffer], peers: Mapping[str, str]) -> Query | None:
+        """Ask the model about the copies, raw wire tensors by name, and others about the original.
 
-    async def _ask_all(self, copies: Mapping[str, Buffer]) -> dict[str, Output]:
-        """Ask about as many in one call as the model's batch limit allows."""
+        Args:
+            peers: name of the answer -> the other model; None is returned where nothing is asked.
+        """
+        if not (copies or peers):
+            return None
+        return self._tasks.start(self._ask_all(copies, peers), quiet=True)
+
+    async def _ask_all(
+        self, copies: Mapping[str, Buffer], peers: Mapping[str, str]
+    ) -> dict[str, Output]:
+        """Ask about as many copies in one call as the model's batch limit allows."""
         spec = self._image.spec
         per_call = max(1, spec.batch_limit // max(1, self._rows)) if spec.has_batch_axis else 1
         keys = list(copies)
@@ -51,6 +57,10 @@ class Queries:
             self._tasks.start(self._ask(group, [copies[key] for key in group]), quiet=True)
             for group in groups
         ]
+        asked += [
+            self._tasks.start(self._ask([key], [self._image.data], peer), quiet=True)
+            for key, peer in peers.items()
+        ]
         try:
             done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)
             return {key: output for task in done for key, output in task.result().items()}
@@ -58,11 +68,13 @@ class Queries:
             for task in asked:  # when one fails, nobody waits for the others
                 self._tasks.let_go(task)
 
-    async def _ask(self, keys: Sequence[str], copies: Sequence[Buffer]) -> dict[str, Output]:
+    async def _ask(
+        self, keys: Sequence[str], copies: Sequence[Buffer], peer: str | None = None
+    ) -> dict[str, Output]:
         spec, inspection = self._image.spec, self._inspection
         answer = await self._upstream.call(
             rpc.INFER.path,
-            copies_request(inspection.request, spec, self._image.index, copies),
+            copies_request(inspection.request, spec, self._image.index, copies, peer),
             timeout_s=self._timeout_s,
             metadata=inspection.metadata,
         )

@@ -6,6 +6,8 @@ For training only. What a part is measured with comes from a library and knows n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,7 +31,12 @@ _BLOCK_GRID = (4, 12)
 """Cells along each side: as coarse as the smooth attacks that input-only detectors miss."""
 
 
-def attack(model: LogitModel, x: Tensor, generator: torch.Generator) -> Tensor:
+def attack(
+    model: LogitModel,
+    x: Tensor,
+    generator: torch.Generator,
+    families: Sequence[str] = FAMILIES,
+) -> Tensor:
     """Copies of `x` that push the model away from its own answers, rounded to 8 bits.
 
     Each sample is attacked in one way chosen at random, at a strength of its own.
@@ -38,11 +45,12 @@ def attack(model: LogitModel, x: Tensor, generator: torch.Generator) -> Tensor:
         model: (B, C, H, W) -> (B, K) logits or log-probabilities, differentiable.
         x: (B, C, H, W) float32 in [0, 1], H and W at least 4.
         generator: source of all choices, on the CPU.
+        families: the ways, of `FAMILIES`.
 
     Source: PGD, Madry et al., ICLR 2018 (arXiv 1706.06083); coarse grids after Guo et al., UAI
     2019 (arXiv 1809.08758), 3.2; patches, Brown et al. 2017 (arXiv 1712.09665).
     """
-    change = _Change(x, generator)
+    change = _Change(x, generator, families)
     with torch.no_grad():
         answer = model(x).argmax(1)
     steps = int(torch.randint(_STEPS[0], _STEPS[1] + 1, (1,), generator=generator))
@@ -68,7 +76,7 @@ class _Change:
     `step` sizes are shares of the largest change allowed.
     """
 
-    def __init__(self, x: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, x: Tensor, generator: torch.Generator, families: Sequence[str]) -> None:
         count, _, height, width = x.shape
         self._x = x
 
@@ -76,7 +84,9 @@ class _Change:
             share = torch.rand(count, generator=generator)
             return (low + (high - low) * share).view(-1, 1, 1, 1).to(x.device)
 
-        kind = torch.randint(len(FAMILIES), (count,), generator=generator).to(x.device)
+        drawn_from = torch.tensor([FAMILIES.index(name) for name in families])
+        chosen = torch.randint(len(families), (count,), generator=generator)
+        kind = drawn_from[chosen].to(x.device)
         self._is = {name: (kind == i).view(-1, 1, 1, 1) for i, name in enumerate(FAMILIES)}
         self._eps = drawn(*_EPS)
         self._radius = drawn(*_RMS) * x[0].numel() ** 0.5

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 from torch import Tensor
 
 from detectors import benign, rule
-from detectors.base import Detector, DetectorError, Evidence, Need
+from detectors.base import Detector, DetectorError, Evidence
 from detectors.calibration import Calibration
 from detectors.rule import CalibrationError
 from proxy import weights
 from proxy.adapt import ModelSpec
 from proxy.config import Model
 from proxy.errors import ConfigError
+from proxy.parts import build_detectors
 from proxy.rules import evidence_levels
-from proxy.scoring import build_detectors, check_evidence, use_device
+from proxy.scoring import check_evidence, use_device
 from proxy.upstream import Upstream
-from tuning.model_client import ModelClient, as_seen
+from tuning.attacks import FAMILIES, attack
+from tuning.batches import affordable, seeded
+from tuning.local_model import LogitModel
+from tuning.supervise import Validation, learn, validate
+from tuning.witness import Witness
 
 FIT_SHARE = 1 / 3
 """Share of the images detectors learn from; the rest sets the thresholds. Kept apart, since a
 score is too small on the images its detector has seen."""
 
 _CHUNK = 128
+_ATTACKED = 400
+"""Samples attacked in each way, at most, to learn from."""
 
 Groups = Mapping[str, Evidence]
 
@@ -40,6 +47,8 @@ class Result:
     detectors: tuple[Detector, ...]
     levels: Mapping[str, tuple[str, ...]]
     """Evidence level -> the detectors that can be used with it."""
+    validation: tuple[Validation, ...] = ()
+    """Of a learned score, where there is one."""
 
 
 def images_needed(fpr: float) -> int:
@@ -61,20 +70,31 @@ def _rest(count: int, share: float) -> int:
     return count - round(count * share)
 
 
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What a calibration learns from."""
+
+    x: Tensor
+    """Benign samples, e.g. (N, C, H, W) float32 in [0, 1]."""
+    groups: Mapping[str, Tensor] = field(default_factory=dict)
+    """Benign groups of the user's own, beside `x` and its variations: name -> (M, ...)."""
+    copy: LogitModel | None = None
+    """A local copy of the model, for a score learned from attacks on it besides."""
+
+
 async def calibrate(
     upstream: Upstream,
     spec: ModelSpec,
     model: Model,
-    x: Tensor,
+    samples: Samples,
     *,
     seed: int,
     progress: Progress,
     networks: Mapping[str, weights.Trained],
 ) -> Result:
-    """Fit the model's detectors on one part of `x` and calibrate their scores on the other.
+    """Fit the model's detectors on one part of the samples and calibrate on the other.
 
     Args:
-        x: benign images, (N, C, H, W) float32 in [0, 1].
         seed: of the split and the benign variations.
         progress: gets a task for each step.
         networks: those the detectors use, trained.
@@ -88,26 +108,79 @@ async def calibrate(
     weights.give(parts, networks)
     check_evidence(spec, parts)
     generator = torch.Generator().manual_seed(seed)
-    x = x[torch.randperm(len(x), generator=generator)]
-    cut = round(len(x) * FIT_SHARE)
-    witness = _Witness(upstream, spec, parts, generator, progress)
-    fit = await witness.evidence(x[:cut], "asking (fit)")
-    rest = await witness.evidence(x[cut:], "asking (threshold)")
-    scored = progress.add_task("scoring", total=len(parts) * (1 + len(rest)))
+    first, rest = _halves(samples, generator)
+    for detector in parts:
+        detector.prepare(first["clean"].to(device))
+    witness = Witness(upstream, spec, parts, progress)
+    fit = await witness.evidence(first, "asking (fit)")
+    held = await witness.evidence(rest, "asking (threshold)")
     for detector in parts:
         _fit(detector, {group: _on(e, device) for group, e in fit.items()})
-        progress.advance(scored)
-    scores: dict[str, dict[str, Tensor]] = {}
-    for group, evidence in rest.items():
-        scores[group] = {}
-        for detector in parts:
-            scores[group][detector.name] = _scores(detector, evidence, device)
-            progress.advance(scored)
+    scores = _score_all(parts, held, device, progress)
     try:
         calibration = Calibration.fit(scores)
     except CalibrationError as error:
         raise ConfigError(str(error)) from error
-    return Result(calibration, parts, evidence_levels(parts))
+    levels = evidence_levels(parts)
+    found: tuple[Validation, ...] = ()
+    if samples.copy is not None:
+        hostile = _attacked(samples.copy, first["clean"], seed, progress)
+        asked = await witness.evidence(hostile, "asking (attacked)")
+        attacked = _score_all(parts, asked, device, progress)
+        found = tuple(validate(calibration, levels, attacked, model.fpr))
+        calibration = learn(calibration, levels, attacked)
+    return Result(calibration, parts, levels, found)
+
+
+def _halves(
+    samples: Samples, generator: torch.Generator
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Benign groups to fit detectors on, and others for thresholds."""
+    halves = []
+    own = {name: _split(x, generator) for name, x in samples.groups.items()}
+    for number, part in enumerate(_split(samples.x, generator)):
+        groups = benign.variations(part, generator)
+        taken = sorted(set(groups) & set(own))
+        if taken:
+            raise ConfigError(f"--group {', '.join(taken)}: the name is that of a built-in group")
+        halves.append(groups | {name: parts[number] for name, parts in own.items()})
+    return halves[0], halves[1]
+
+
+def _split(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    shuffled = x[torch.randperm(len(x), generator=generator)]
+    cut = round(len(x) * FIT_SHARE)
+    return shuffled[:cut], shuffled[cut:]
+
+
+def _attacked(copy: LogitModel, x: Tensor, seed: int, progress: Progress) -> dict[str, Tensor]:
+    """Attacked copies of samples detectors were fitted on, by kind of attack."""
+    task = progress.add_task("attacking", total=len(FAMILIES))
+    made = {}
+    for kind in FAMILIES:
+        parts = x[:_ATTACKED].split(affordable(_CHUNK, tuple(x.shape[1:])))
+        made[kind] = torch.cat(
+            [attack(copy, part, seeded(seed, kind, i), [kind]) for i, part in enumerate(parts)]
+        )
+        progress.advance(task)
+    return made
+
+
+def _score_all(
+    parts: Sequence[Detector],
+    groups: Groups,
+    device: torch.device,
+    progress: Progress,
+) -> dict[str, dict[str, Tensor]]:
+    """Scores by group and detector."""
+    task = progress.add_task("scoring", total=len(parts) * len(groups))
+    scores: dict[str, dict[str, Tensor]] = {}
+    for group, evidence in groups.items():
+        scores[group] = {}
+        for detector in parts:
+            scores[group][detector.name] = _scores(detector, evidence, device)
+            progress.advance(task)
+    return scores
 
 
 def _fit(detector: Detector, groups: Groups) -> None:
@@ -118,53 +191,6 @@ def _fit(detector: Detector, groups: Groups) -> None:
             f"{detector.name} cannot be fitted: {error} (a third of the images is for fitting: it "
             "takes three times as many)"
         ) from error
-
-
-class _Witness:
-    """Gathers evidence on benign images, as the proxy will see it.
-
-    Args:
-        parts: say what evidence is needed; the model is asked only if one needs its answers.
-        generator: of the benign variations.
-    """
-
-    def __init__(
-        self,
-        upstream: Upstream,
-        spec: ModelSpec,
-        parts: Sequence[Detector],
-        generator: torch.Generator,
-        progress: Progress,
-    ) -> None:
-        asks = any(d.needs is not Need.INPUT for d in parts)
-        self._client = ModelClient(upstream, spec) if asks else None
-        self._spec = spec
-        self._views = {view.key: view for d in parts for view in d.views}
-        self._generator = generator
-        self._progress = progress
-
-    async def evidence(self, x: Tensor, title: str) -> dict[str, Evidence]:
-        """Evidence on the images and each benign variation of them, by group."""
-        variations = benign.variations(x, self._generator)
-        groups = {name: as_seen(self._spec, images) for name, images in variations.items()}
-        if self._client is None:
-            return {group: Evidence(images) for group, images in groups.items()}
-        total = sum(len(images) for images in groups.values()) * (1 + len(self._views))
-        task = self._progress.add_task(title, total=total)
-        evidence = {}
-        for group, images in groups.items():
-            evidence[group] = Evidence(
-                images,
-                await self._ask(self._client, images, task),
-                {
-                    key: await self._ask(self._client, view.purify(images), task)
-                    for key, view in self._views.items()
-                },
-            )
-        return evidence
-
-    async def _ask(self, client: ModelClient, x: Tensor, task: TaskID) -> Tensor:
-        return await client.answers(x, lambda count: self._progress.advance(task, count))
 
 
 def _scores(detector: Detector, evidence: Evidence, device: torch.device) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detectors import DetectorError
-from detectors.tails import Tails
+from detectors.tails import GroupTails, Tails
 
 CPU = torch.device("cpu")
 
@@ -64,3 +64,14 @@ def test_state_round_trip_and_refusal() -> None:
     assert torch.equal(Tails.from_state(tails.state(), CPU)(s), tails(s))
     with pytest.raises(DetectorError, match="knots and slopes"):
         Tails.from_state({"knots": torch.zeros(1, 5)}, CPU)
+
+
+def test_ties_keep_the_order_far_outside() -> None:
+    # Most scores are one value, so that inner pieces are nearly vertical.
+    scores = torch.cat((torch.full((60, 1), 0.0513), 2 + torch.arange(7.0)[:, None]))
+    tails = Tails.fit(scores)
+    far = tails(torch.tensor([[0.0513], [9.0], [90.0], [9000.0]])).flatten()
+    assert bool((far[1:] > far[:-1]).all())
+    assert bool((far >= 0).all())
+    both = GroupTails.fit([scores, scores])(torch.tensor([[9.0], [9000.0]]))
+    torch.testing.assert_close(both.flatten(), far[[1, 3]])
