@@ -69,7 +69,7 @@ def run(
     needed = weights.users([*build_detectors(model), *build_purifiers(model)])
     recipes = _chosen(name, needed, only, has_copy=model_file is not None)
     device = use_device(config.device)
-    images = dataset.load(data)
+    images = dataset.load(data, model.kind)
     with _progress(console) as progress:
         known = asyncio.run(_ask(config, name, model, images.x, recipes, progress))
         copy = None
