@@ -186,7 +186,8 @@ def _gradient(value: Tensor, point: Tensor) -> Tensor:
 
 def _unit(gradient: Tensor) -> Tensor:
     length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
-    return gradient / length.view(-1, 1, 1, 1)
+    unit: Tensor = gradient / length.view(-1, 1, 1, 1)
+    return unit
 
 
 def _rank(outcome: Outcome, loss: Tensor, suspicion: Tensor) -> Tensor:

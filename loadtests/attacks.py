@@ -53,7 +53,7 @@ class Attacked:
 
 _CW = {"binary_search_steps": 3, "steps": 60, "stepsize": 0.01, "initial_const": 1.0}
 _SQUARE = {"eps": 8 / 255, "max_iter": 300, "batch_size": BATCH, "verbose": False}
-_HSJ = {"norm": 2, "max_iter": 8, "max_eval": 200, "init_eval": 30, "verbose": False}
+_HSJ = {"norm": 2, "max_iter": 14, "max_eval": 250, "init_eval": 30, "verbose": False}
 _APGD = {
     "eps": 8 / 255,
     "eps_step": 16 / 255,
