@@ -8,7 +8,7 @@ import numpy as np
 LENGTH = 1024
 CLASSES = 4
 _RATE_HZ = 8000
-_OVERTONE_HZ = (1100, 1600, 2200, 2900)
+_OVERTONE_HZ = (800, 1100, 1450, 1850)
 _KERNEL, _STRIDE, _FILTERS = 32, 16, 16
 _ROWS, _STEPS, _RATE = 200, 80, 0.03
 
@@ -34,7 +34,7 @@ def tones(count, seed):
 
 
 class Network:
-    """One layer of rectified filters over the wave, their mean over time, logits."""
+    """Rectified filters over the wave at one loudness, their mean over time, logits."""
 
     def __init__(self):
         x, y = tones(_ROWS, seed=1)
@@ -76,7 +76,7 @@ class Network:
         return self._forward(_frames(x))[2].astype(np.float32)
 
     def slope(self, x, y):
-        """Gradient of the cross-entropy of the labels with respect to the wave, (N, 1024)."""
+        """Gradient of the cross-entropy with respect to the wave at its loudness, (N, 1024)."""
         frames = _frames(x)
         active, _, logits = self._forward(frames)
         wrong = _softmax(logits) - np.eye(CLASSES)[y]
@@ -85,12 +85,17 @@ class Network:
         slope = np.zeros(x.shape)
         for i in range(back.shape[1]):
             slope[:, i * _STRIDE : i * _STRIDE + _KERNEL] += back[:, i]
-        return slope
+        return slope / _level(x)
+
+
+def _level(x):
+    """Loudness, (N, 1)."""
+    return 3 * np.sqrt((x.astype(np.float64) ** 2).mean(1, keepdims=True)) + 1e-3
 
 
 def _frames(x):
     """(N, 1024) -> (N, L, kernel) float64."""
-    windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), _KERNEL, axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(x / _level(x), _KERNEL, axis=1)
     return windows[:, ::_STRIDE]
 
 
