@@ -30,7 +30,10 @@ Learn what benign looks like to this model and set the threshold for the wanted 
 
 Needs benign data only: an .npz file with x (N, C, H, W), uint8 or float32 in [0, 1]. Every image is
 also seen noisy, recompressed, brighter, blurred and shifted, so that ordinary variation stays
-quiet. The model is asked through Triton, which must be running."""
+quiet. The model is asked through Triton, which must be running.
+
+For an input of kind: waveform, x is (N, T) or (N, C, T), int16 or floats in [-1, 1]; for kind:
+vector it is (N, D), any numbers. Each kind has benign variations of its own."""
 
 _FIT = """\
 Train the networks that the model's detectors and purifiers use, before `calibrate`.
@@ -131,7 +134,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     _add_addresses(parser)
     parser.add_argument("--model", required=True, metavar="NAME", help="a key under `models`")
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="FILE.npz", help="benign images, x (N,C,H,W)"
+        "--data", type=Path, required=True, metavar="FILE.npz", help="benign samples x, see above"
     )
     parser.add_argument(
         "--fpr", type=float, help="wanted false-positive rate (default: the config's)"

@@ -18,7 +18,10 @@ class Quantise(Purifier):
 
     A step suits values on one scale: waveforms (1 / 128 is 8 bits) and embeddings.
     Digits suit table rows, whose features differ in size, and need no knowledge of them: a value
-    moves by at most 5 % at one digit and 0.5 % at two. Ties go to the even multiple. Idempotent.
+    moves by at most a third at one digit and 5 % at two. Ties go to the even multiple. Idempotent.
+
+    As a view for feature squeezing, digits see minimal changes of table rows; a step saw nothing on
+    synthetic tones, where it hits quiet sound harder than attacks do (`smooth` does better there).
 
     Args:
         step: > 0, in units of the input.
