@@ -100,6 +100,33 @@ def pgd(eps: float, steps: int) -> Toolbox:
 
 
 @dataclass(frozen=True)
+class HopSkipJump:
+    """HopSkipJump in L2 from starting points of our own: the toolbox draws its own unseeded."""
+
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
+        """Attacked images."""
+        start = starts(model, x, y, seed).numpy()
+        toolbox = Toolbox("HopSkipJump", {"norm": 2, "verbose": False, **self.params})
+        return toolbox(model, x, y, seed, x_adv_init=start)
+
+
+def starts(model: nn.Module, x: Tensor, y: Tensor, seed: int, tries: int = 20) -> Tensor:
+    """Misclassified images to start from: uniform noise, or else one of the other images of `x`."""
+    generator = torch.Generator().manual_seed(seed)
+    start = x.clone()
+    for attempt in range(tries + len(x)):
+        with torch.no_grad():
+            left = model(start).argmax(1) == y
+        if not left.any():
+            break
+        noise = torch.rand(x.shape, generator=generator)
+        start[left] = (noise if attempt < tries else x.roll(attempt - tries, 0))[left]
+    return start
+
+
+@dataclass(frozen=True)
 class Patch:
     """PGD without a bound on a square at a random place of each image."""
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from loadtests.adversaries import BATCH, Foolbox, Patch, Run, Smooth, Toolbox, pgd
+from loadtests.adversaries import BATCH, Foolbox, HopSkipJump, Patch, Run, Smooth, Toolbox, pgd
 from loadtests.cifar import quantise
 
 
@@ -53,7 +53,7 @@ class Attacked:
 
 _CW = {"binary_search_steps": 3, "steps": 60, "stepsize": 0.01, "initial_const": 1.0}
 _SQUARE = {"eps": 8 / 255, "max_iter": 300, "batch_size": BATCH, "verbose": False}
-_HSJ = {"norm": 2, "max_iter": 14, "max_eval": 250, "init_eval": 30, "verbose": False}
+_HSJ = {"max_iter": 14, "max_eval": 250, "init_eval": 30}
 _APGD = {
     "eps": 8 / 255,
     "eps_step": 16 / 255,
@@ -83,7 +83,7 @@ ATTACKS: dict[str, Attack] = {
     ),
     "pgd100_8": Attack("gradient_linf", pgd(8 / 255, 100)),
     "apgd8": Attack("gradient_linf", Toolbox("AutoProjectedGradientDescent", _APGD)),
-    "hsj": Attack("query", Toolbox("HopSkipJump", _HSJ), minimal=True, most=50),
+    "hsj": Attack("query", HopSkipJump(_HSJ), minimal=True, most=50),
 }
 """Name -> attack, roughly the quick ones first. Numbers: bounds in 1/255, of the patch pixels."""
 

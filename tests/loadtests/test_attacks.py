@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from loadtests.adversaries import Patch, Smooth, squares
+from loadtests.adversaries import HopSkipJump, Patch, Smooth, squares
 from loadtests.attacks import ATTACKS, attacked, cached, survive_rounding
 
 
@@ -36,6 +36,15 @@ def test_patch_changes_nothing_outside_its_square() -> None:
     mask = squares(x, 8, 7).expand_as(x).bool()
     assert made[~mask].equal(x[~mask])
     assert made[mask].mean() > 0.9
+
+
+def test_hop_skip_jump_starts_and_goes_by_its_seed() -> None:
+    x, y = images(level=120, side=8)
+    attack = HopSkipJump({"max_iter": 2, "max_eval": 20, "init_eval": 10})
+    first, again, other = (attack(Bright(), x, y, seed) for seed in (7, 7, 8))
+    assert Bright()(first).argmax(1).eq(1).all()
+    assert again.equal(first)
+    assert other.ne(first).any()
 
 
 def test_smooth_has_no_fine_texture() -> None:
