@@ -29,7 +29,7 @@ class LocalDimension(UsesSurrogate, Detector):
 
     Source: Ma et al., ICLR 2018 (arXiv 1801.02613), 4, on a network beside the model, with equal
     weights of the layers instead of supervised ones. Known adaptive break: Athalye, Carlini,
-    Wagner, ICML 2018 (arXiv 1802.00420), 5.2: attacks of higher confidence are not seen.
+    Wagner, ICML 2018 (arXiv 1802.00420): attacks of higher confidence are not seen.
     """
 
     name: ClassVar[str] = "lid"
