@@ -7,12 +7,15 @@ from typing import Any
 
 from detectors.band_residual import BandResidual
 from detectors.base import Detector, DetectorError, Evidence, Need
+from detectors.chroma import Chroma
 from detectors.denoised_view import DenoisedView
 from detectors.denoiser_residual import DenoiserResidual
 from detectors.energy import Energy
 from detectors.ensemble import Ensemble
 from detectors.entropy import Entropy
 from detectors.feature_squeezing import FeatureSqueezing
+from detectors.flat_noise import FlatNoise
+from detectors.high_frequency import HighFrequency
 from detectors.jpeg_view import JpegView
 from detectors.lid import LocalDimension
 from detectors.mahalanobis import Mahalanobis
@@ -20,9 +23,11 @@ from detectors.margin import Margin
 from detectors.mirror_view import MirrorView
 from detectors.nearest_neighbours import NearestNeighbours
 from detectors.noise_stability import NoiseStability
+from detectors.patch import Patch
 from detectors.purified_view import PurifiedView
 from detectors.residual import Residual
 from detectors.residual_cnn import ResidualCnn
+from detectors.srm import Srm
 from detectors.strip import Strip
 from detectors.surrogate import Surrogate
 from detectors.vector_autoencoder import VectorAutoencoder
@@ -42,6 +47,11 @@ __all__ = [
 
 DETECTORS: dict[str, type[Detector]] = {
     "residual": Residual,
+    "chroma": Chroma,
+    "high_frequency": HighFrequency,
+    "flat_noise": FlatNoise,
+    "srm": Srm,
+    "patch": Patch,
     "denoiser_residual": DenoiserResidual,
     "residual_cnn": ResidualCnn,
     "margin": Margin,

@@ -16,6 +16,7 @@ from purifiers.median import Median
 from purifiers.mirror import Mirror
 from purifiers.noise import Noise
 from purifiers.non_local_means import NonLocalMeans
+from purifiers.patch_suppression import PatchSuppression
 from purifiers.quantise import Quantise
 from purifiers.registry import construct
 from purifiers.resize_pad import ResizePad
@@ -35,6 +36,7 @@ __all__ = [
     "Mirror",
     "Noise",
     "NonLocalMeans",
+    "PatchSuppression",
     "Purifier",
     "PurifierError",
     "Quantise",
@@ -55,6 +57,7 @@ PURIFIERS: dict[str, type[Purifier]] = {
     "mirror": Mirror,
     "noise": Noise,
     "non_local_means": NonLocalMeans,
+    "patch_suppression": PatchSuppression,
     "resize_pad": ResizePad,
     "tv": TotalVariation,
     "wavelet": Wavelet,

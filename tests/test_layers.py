@@ -203,12 +203,13 @@ TABLE = {
     "proxy.tasks": "",
     # detectors: evidence to scores, scores to thresholds; nothing but tensor maths
     "detectors": (
-        "detectors.band_residual detectors.base detectors.denoised_view "
+        "detectors.band_residual detectors.base detectors.chroma detectors.denoised_view "
         "detectors.denoiser_residual detectors.energy detectors.ensemble detectors.entropy "
-        "detectors.feature_squeezing detectors.jpeg_view detectors.lid detectors.mahalanobis "
+        "detectors.feature_squeezing detectors.flat_noise detectors.high_frequency "
+        "detectors.jpeg_view detectors.lid detectors.mahalanobis "
         "detectors.margin detectors.mirror_view detectors.nearest_neighbours "
-        "detectors.noise_stability detectors.purified_view "
-        "detectors.residual detectors.residual_cnn detectors.strip detectors.surrogate "
+        "detectors.noise_stability detectors.patch detectors.purified_view detectors.residual "
+        "detectors.residual_cnn detectors.srm detectors.strip detectors.surrogate "
         "detectors.vector_autoencoder detectors.vector_mahalanobis "
         "detectors.vector_neighbours purifiers.registry"
     ),
@@ -266,6 +267,12 @@ TABLE = {
     "detectors.margin": "detectors.answers detectors.base purifiers.base torch",
     "detectors.residual_cnn": "detectors.base purifiers.learned torch",
     "detectors.residual": "detectors.base detectors.gaussians torch",
+    "detectors.srm": "detectors.bands detectors.base detectors.gaussians torch",
+    "detectors.chroma": "detectors.bands detectors.base torch",
+    "detectors.flat_noise": "detectors.bands detectors.base torch",
+    "detectors.high_frequency": "detectors.bands detectors.base torch",
+    "detectors.patch": "detectors.base purifiers.localise torch",
+    "detectors.bands": "torch",
     "detectors.answers": "detectors.base torch",
     "detectors.gaussians": "detectors.base torch",
     "detectors.tails": "detectors.base torch",
@@ -275,7 +282,8 @@ TABLE = {
     "purifiers": (
         "purifiers.autoencoder purifiers.base purifiers.bit_depth purifiers.chain "
         "purifiers.denoiser purifiers.guided_denoiser purifiers.jpeg purifiers.median "
-        "purifiers.mirror purifiers.noise purifiers.non_local_means purifiers.quantise "
+        "purifiers.mirror purifiers.noise purifiers.non_local_means purifiers.patch_suppression "
+        "purifiers.quantise "
         "purifiers.registry purifiers.resize_pad purifiers.smooth purifiers.tv "
         "purifiers.wavelet"
     ),
@@ -293,6 +301,8 @@ TABLE = {
     "purifiers.resize_pad": "purifiers.base torch",
     "purifiers.aggregate": "purifiers.base torch",
     "purifiers.non_local_means": "purifiers.base purifiers.opponent torch",
+    "purifiers.patch_suppression": "purifiers.base purifiers.localise torch",
+    "purifiers.localise": "torch",
     "purifiers.opponent": "torch",
     "purifiers.pieces": "torch",
     "purifiers.tv": "purifiers.base purifiers.opponent purifiers.pieces torch",

@@ -20,6 +20,7 @@ from purifiers import (
     Mirror,
     Noise,
     NonLocalMeans,
+    PatchSuppression,
     Purifier,
     PurifierError,
     Quantise,
@@ -52,6 +53,8 @@ EACH = [
     Wavelet(),
     TotalVariation(),
     NonLocalMeans(),
+    PatchSuppression(),
+    PatchSuppression(threshold=0.5),  # paints over something in most of these images
 ]
 OTHER_KINDS: list[tuple[Purifier, tuple[int, ...]]] = [
     (Quantise(), (5,)),
