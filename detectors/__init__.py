@@ -33,10 +33,12 @@ from detectors.surrogate import Surrogate
 from detectors.vector_autoencoder import VectorAutoencoder
 from detectors.vector_mahalanobis import VectorMahalanobis
 from detectors.vector_neighbours import VectorNeighbours
+from purifiers.plugins import Plugins
 from purifiers.registry import construct
 
 __all__ = [
     "DETECTORS",
+    "PLUGINS",
     "DenoiserResidual",
     "Detector",
     "DetectorError",
@@ -75,12 +77,20 @@ DETECTORS: dict[str, type[Detector]] = {
     "band_residual": BandResidual,
 }
 
+PLUGINS: Plugins[Detector] = Plugins(
+    "breakwater.detectors",
+    Detector,  # type: ignore[type-abstract]
+    {"needs": Need, "tier": int},
+    DetectorError,
+)
+"""What other distributions offer."""
+
 
 def build(name: str, params: Mapping[str, Any] | None = None) -> Detector:
     """Return the detector registered under a name, not yet fitted.
 
     Raises:
-        DetectorError: unknown name or parameter (the text lists the valid ones), or a value out
-            of range.
+        DetectorError: unknown name or parameter (the text lists the valid ones), a value out
+            of range, or a plug-in that cannot be used.
     """
-    return construct(DETECTORS, "detector", name, params, DetectorError)
+    return construct(DETECTORS, "detector", name, params, DetectorError, PLUGINS)

@@ -17,6 +17,7 @@ from purifiers.mirror import Mirror
 from purifiers.noise import Noise
 from purifiers.non_local_means import NonLocalMeans
 from purifiers.patch_suppression import PatchSuppression
+from purifiers.plugins import Plugins
 from purifiers.quantise import Quantise
 from purifiers.registry import construct
 from purifiers.resize_pad import ResizePad
@@ -25,6 +26,7 @@ from purifiers.tv import TotalVariation
 from purifiers.wavelet import Wavelet
 
 __all__ = [
+    "PLUGINS",
     "PURIFIERS",
     "Autoencoder",
     "BitDepth",
@@ -65,12 +67,20 @@ PURIFIERS: dict[str, type[Purifier]] = {
     "smooth": Smooth,
 }
 
+PLUGINS: Plugins[Purifier] = Plugins(
+    "breakwater.purifiers",
+    Purifier,  # type: ignore[type-abstract]
+    {},
+    PurifierError,
+)
+"""What other distributions offer."""
+
 
 def build(name: str, params: Mapping[str, Any] | None = None) -> Purifier:
     """Return the purifier registered under a name.
 
     Raises:
-        PurifierError: unknown name or parameter (the text lists the valid ones), or a value out
-            of range.
+        PurifierError: unknown name or parameter (the text lists the valid ones), a value out
+            of range, or a plug-in that cannot be used.
     """
-    return construct(PURIFIERS, "purifier", name, params, PurifierError)
+    return construct(PURIFIERS, "purifier", name, params, PurifierError, PLUGINS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +22,9 @@ from proxy.rpc import ALWAYS_ON
 from proxy.scoring import Scorer
 from proxy.upstream import Upstream
 from purifiers.base import Kind
+from purifiers.plugins import Plugin
+
+Part = detectors.Detector | purifiers.Purifier
 
 
 def print_schema() -> int:
@@ -30,17 +34,43 @@ def print_schema() -> int:
 
 
 def print_parts() -> int:
-    """Print the detectors and purifiers a configuration can name."""
+    """Print the detectors and purifiers a configuration can name; 1 if a plug-in cannot be used."""
     console = Console()
-    for title, parts in (("Detectors", detectors.DETECTORS), ("Purifiers", purifiers.PURIFIERS)):
-        table = Table(title=title, title_justify="left")
-        for column in ("name", "takes", "what it is"):
-            table.add_column(column)
-        for name, part in parts.items():
-            kinds = "any" if part.kinds == frozenset(Kind) else ", ".join(sorted(part.kinds))
-            table.add_row(name, kinds, (part.__doc__ or "").strip().splitlines()[0])
+    _print_table(console, "Detectors", detectors.DETECTORS)
+    _print_table(console, "Purifiers", purifiers.PURIFIERS)
+    plugins: list[Plugin[detectors.Detector] | Plugin[purifiers.Purifier]] = [
+        *detectors.PLUGINS.each(detectors.DETECTORS),
+        *purifiers.PLUGINS.each(purifiers.PURIFIERS),
+    ]
+    if plugins:
+        table = _table("Plug-ins", "name", "takes", "from", "what it is")
+        for plugin in plugins:
+            takes, what = (
+                _facts(plugin.part) if plugin.part else ("", f"[red]{escape(plugin.problem)}[/]")
+            )
+            table.add_row(plugin.name, takes, plugin.distribution, what)
         console.print(table)
-    return 0
+    return 1 if any(plugin.part is None for plugin in plugins) else 0
+
+
+def _print_table(console: Console, title: str, parts: Mapping[str, type[Part]]) -> None:
+    table = _table(title, "name", "takes", "what it is")
+    for name, part in parts.items():
+        table.add_row(name, *_facts(part))
+    console.print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _facts(part: type[Part]) -> tuple[str, str]:
+    """What it takes, and the first line about it."""
+    kinds = "any" if part.kinds == frozenset(Kind) else ", ".join(sorted(part.kinds))
+    return kinds, escape((part.__doc__ or "").strip().partition("\n")[0])
 
 
 async def print_policy(config: Config) -> int:
