@@ -29,8 +29,8 @@ TABLE = {
     "tuning.demo.table": ("detectors.binomial tuning.demo.policy tuning.demo.traffic numpy rich"),
     "tuning.calibrate": (
         "detectors.rule proxy.adapt proxy.artifacts proxy.config proxy.defences proxy.errors "
-        "proxy.parts proxy.scoring proxy.upstream proxy.weights tuning.dataset tuning.fit rich "
-        "torch"
+        "proxy.parts proxy.scoring proxy.upstream proxy.weights tuning.dataset tuning.fit "
+        "tuning.local_model rich"
     ),
     "tuning.fit_networks": (
         "proxy.adapt proxy.config proxy.defences proxy.errors proxy.parts proxy.scoring "
@@ -58,16 +58,19 @@ TABLE = {
     "tuning.fit": (
         "detectors.base detectors.benign detectors.calibration detectors.rule proxy.adapt "
         "proxy.config proxy.errors proxy.parts proxy.rules proxy.scoring proxy.upstream "
-        "proxy.weights tuning.model_client rich torch"
+        "proxy.weights tuning.attacks tuning.batches tuning.local_model tuning.supervise "
+        "tuning.witness rich torch"
     ),
+    "tuning.witness": "detectors.base proxy.adapt proxy.upstream tuning.model_client rich torch",
     "tuning.supervise": (
         "detectors.calibration detectors.fusion proxy.errors +sklearn numpy torch"
     ),
     "tuning.report": (
         "detectors proxy.adapt proxy.config proxy.configfile proxy.defence proxy.defences "
         "proxy.errors proxy.metrics proxy.rpc proxy.scoring proxy.upstream purifiers "
-        "purifiers.base rich"
+        "purifiers.base purifiers.plugins rich"
     ),
+    "tuning.contract": "detectors detectors.base purifiers torch",
     "tuning.model_client": (
         "proxy.adapt proxy.answers proxy.errors proxy.kinds proxy.rpc proxy.upstream proxy.wire "
         "torch"
@@ -211,7 +214,7 @@ TABLE = {
         "detectors.noise_stability detectors.patch detectors.purified_view detectors.residual "
         "detectors.residual_cnn detectors.srm detectors.strip detectors.surrogate "
         "detectors.vector_autoencoder detectors.vector_mahalanobis "
-        "detectors.vector_neighbours purifiers.registry"
+        "detectors.vector_neighbours purifiers.plugins purifiers.registry"
     ),
     "detectors.calibration": "detectors.fusion detectors.rule detectors.secrecy torch",
     "detectors.rule": "detectors.binomial detectors.fusion detectors.secrecy torch",
@@ -283,8 +286,8 @@ TABLE = {
         "purifiers.autoencoder purifiers.base purifiers.bit_depth purifiers.chain "
         "purifiers.denoiser purifiers.guided_denoiser purifiers.jpeg purifiers.median "
         "purifiers.mirror purifiers.noise purifiers.non_local_means purifiers.patch_suppression "
-        "purifiers.quantise "
-        "purifiers.registry purifiers.resize_pad purifiers.smooth purifiers.tv "
+        "purifiers.plugins "
+        "purifiers.quantise purifiers.registry purifiers.resize_pad purifiers.smooth purifiers.tv "
         "purifiers.wavelet"
     ),
     "purifiers.autoencoder": (
@@ -312,7 +315,8 @@ TABLE = {
     "purifiers.base": "torch",
     "purifiers.quantise": "purifiers.base torch",
     "purifiers.smooth": "purifiers.base torch",
-    "purifiers.registry": "",
+    "purifiers.registry": "purifiers.plugins",
+    "purifiers.plugins": "purifiers.base",
 }
 
 # Third-party packages that only these modules may load, in whichever way.
