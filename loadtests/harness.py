@@ -198,8 +198,7 @@ class Report:
         self.print(Console(width=160) if not sys.stdout.isatty() else Console())
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            about = {"commit": commit(), "machine": machine(), "command": command()}
-            path.write_text(json.dumps({**about, "rows": self.rows}, indent=1) + "\n")
+            path.write_text(json.dumps({**about(), "rows": self.rows}, indent=1) + "\n")
         return 1 if self.missed else 0
 
 
@@ -211,9 +210,15 @@ def _cell(value: str | float | bool | None) -> str:
     return "-" if value is None else str(value)
 
 
+def about() -> dict[str, str]:
+    """What a result needs to be made again."""
+    return {"commit": commit(), "machine": machine(), "command": command()}
+
+
 def command() -> str:
     """This run's command line as a user would type it."""
-    module = Path(sys.argv[0]).stem
+    path = Path(sys.argv[0])
+    module = path.parent.name if path.stem == "__main__" else path.stem
     return shlex.join(["python", "-m", f"loadtests.{module}", *sys.argv[1:]])
 
 

@@ -1,0 +1,1 @@
+"""What is caught, and what is flagged wrongly: the defence library measured on CIFAR-10."""

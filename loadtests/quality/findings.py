@@ -1,0 +1,130 @@
+"""The rows of a study by what they are about, for the page and for the README."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from loadtests.harness import Row
+
+STRICT, LOOSE = "worst group 0.01", "worst group 0.05"
+"""The product's own operating points: this rate of false positives in the worst benign group."""
+MIXED = "mix 0.01"
+"""This rate of false positives over all benign groups together."""
+
+NAMES = {
+    "fgsm8": "FGSM 8",
+    "pgd2": "PGD 2",
+    "pgd4": "PGD 4",
+    "pgd8": "PGD 8",
+    "pgd100_8": "PGD-100 8",
+    "apgd8": "APGD 8",
+    "smooth4": "smooth PGD 4",
+    "smooth8": "smooth PGD 8",
+    "patch8": "patch 8x8",
+    "deepfool": "DeepFool",
+    "square8": "Square 8",
+    "cw": "CW",
+    "cw_k20": "CW kappa 20",
+    "hsj": "HopSkipJump",
+}
+"""Attack -> the name people know it by; numbers are bounds of 255."""
+
+_MARKS = {
+    "goals": "to_reach",
+    "transferred": "transfer",
+    "knowing": "defence",
+    "systems": "system",
+    "purified": "served",
+    "alone": "detector",
+    "cascades": "cascade",
+    "secrets": "secret",
+    "benign": "benign",
+    "attacks": "attack",
+    "costs": "part",
+}
+"""Kind of row -> the column that only it has; the first that fits decides."""
+
+Table = dict[str, dict[str, Row]]
+"""Line -> column -> row."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Rows by kind, each kind in the order in which they were measured."""
+
+    goals: Sequence[Row]
+    attacks: Sequence[Row]
+    benign: Sequence[Row]
+    alone: Sequence[Row]
+    cascades: Sequence[Row]
+    secrets: Sequence[Row]
+    purified: Sequence[Row]
+    systems: Sequence[Row]
+    knowing: Sequence[Row]
+    transferred: Sequence[Row]
+    costs: Sequence[Row]
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Findings:
+        """Sort rows by the columns they have; those of no known kind are left out."""
+        kinds: dict[str, list[Row]] = {kind: [] for kind in _MARKS}
+        for row in rows:
+            kind = next((kind for kind, mark in _MARKS.items() if mark in row), None)
+            if kind is not None:
+                kinds[kind].append(row)
+        return cls(**kinds)
+
+    def caught(self, point: str) -> Table:
+        """Tier -> attack -> share flagged at an operating point."""
+        return table(at(self.attacks, point), "tier", "attack")
+
+    def flagged(self, point: str) -> Table:
+        """Tier -> benign kind -> share flagged at an operating point."""
+        return table(at(self.benign, point), "tier", "benign")
+
+
+def at(rows: Iterable[Row], point: str) -> list[Row]:
+    """The rows of one operating point."""
+    return [row for row in rows if row["point"] == point]
+
+
+def table(rows: Iterable[Row], line: str, column: str) -> Table:
+    """Rows by the values of two of their columns, in order of appearance."""
+    lines: Table = {}
+    for row in rows:
+        lines.setdefault(str(row[line]), {})[str(row[column])] = row
+    return lines
+
+
+def columns(lines: Mapping[str, Mapping[str, Row]]) -> list[str]:
+    """All columns that any line has, in order of appearance."""
+    return list(dict.fromkeys(name for cells in lines.values() for name in cells))
+
+
+def number(row: Mapping[str, object], name: str) -> float:
+    """A figure of a row; NaN where there is none."""
+    value = row.get(name)
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def mean(cells: Mapping[str, Row], names: Iterable[str], value: str = "share") -> float:
+    """Mean of a figure over those of the named columns that a line has; NaN if it has none."""
+    found = [number(cells[name], value) for name in names if name in cells]
+    return sum(found) / len(found) if found else math.nan
+
+
+def title(name: str) -> str:
+    """How a reader knows an attack or a set of images, e.g. `attack/pgd8` -> PGD 8."""
+    role, _, rest = name.rpartition("/")
+    plain = NAMES.get(rest, rest.replace("_", " "))
+    return f"{plain} (new)" if role == "unseen" else plain
+
+
+def pivot(rows: Iterable[Row], line: str) -> Table:
+    """Rows that hold one share in each column but the first, as a table of shares."""
+    return {
+        str(row[line]): {name: {"share": number(row, name)} for name in row if name != line}
+        for row in rows
+    }
