@@ -14,7 +14,7 @@ from purifiers.networks import Bottleneck
 
 _STRONGEST = 8 / 255
 """Largest noise amplitude trained on."""
-_WIDTH, _LATENT = 48, 24
+_WIDTHS, _LATENT = (16, 48, 96), 24
 
 
 class AutoencoderRecipe(Recipe):
@@ -26,7 +26,7 @@ class AutoencoderRecipe(Recipe):
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """See `Recipe.build`."""
-        return Bottleneck(shape[0], _WIDTH, _LATENT)
+        return Bottleneck(shape[0], _WIDTHS, _LATENT)
 
     def loss(self, network: nn.Module, lesson: Lesson, generator: torch.Generator) -> Tensor:
         """Mean absolute error against the images without noise."""

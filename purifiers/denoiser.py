@@ -13,7 +13,7 @@ from purifiers.networks import Unet
 
 _STRONGEST = 12 / 255
 """Largest noise amplitude trained on; that of an ordinary attack and a margin."""
-_WIDTHS = (32, 64, 96)
+_WIDTHS = (16, 32, 64)
 
 
 class DenoiserRecipe(Recipe):

@@ -13,39 +13,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_REACH = 0.1
+"""Scale of what a network adds, in units of full range. Attacks change pixels by some 0.03; with a
+scale of 1 the first steps of training overshoot by far and nothing is learned."""
+_GAIN = 20.0
+"""Texture is amplified by this before it is limited to -1..1: 12/255 comes out as 0.73."""
+
 
 class Unet(nn.Module):
     """The input plus a learned change; the untrained network is the identity.
 
-    Works at half resolution and below, on 2x2 pixels folded into channels: at full resolution the
-    same widths would cost four times as much for no better result on 32x32 images.
+    Its first layer sees the pixels and, amplified, their difference from the surroundings. Full
+    resolution is worth its cost: a network of the same cost that works on pixels folded into
+    channels from half the resolution on undid no PGD where this one undid two fifths (guided
+    denoiser, CIFAR-10, PGD 4/255 after 150 steps: 0 % against 39 % right).
 
     Args:
         channels: of the images.
-        widths: feature channels at 1/2, 1/4, ... of the resolution.
+        widths: feature channels at full, 1/2, 1/4, ... of the resolution.
 
     Source: Ronneberger et al., MICCAI 2015 (arXiv 1505.04597); predicting the change, Zhang et
-    al., TIP 2017 (arXiv 1608.03981); folding, Shi et al., CVPR 2016 (arXiv 1609.05158).
+    al., TIP 2017 (arXiv 1608.03981).
     """
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
-        self.multiple = 2 ** len(widths)
-        self.enter = _convolution(4 * channels, widths[0])
+        self.multiple = 2 ** (len(widths) - 1)
+        self.enter = _convolution(2 * channels, widths[0])
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
         for wide, deep in pairwise(widths):
-            self.down.append(_Block(wide, wide, deep))
-            self.up.insert(0, _Block(wide + deep, wide, wide))
-        self.middle = _Block(widths[-1], widths[-1], widths[-1])
-        self.leave = _silent(nn.Conv2d(widths[0], 4 * channels, 3, padding=1))
+            self.down.append(_pair(wide, wide, deep))
+            self.up.insert(0, _pair(wide + deep, wide, wide))
+        self.middle = _pair(widths[-1], widths[-1], widths[-1])
+        self.leave = _silent(nn.Conv2d(widths[0], channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Images like `x`, (B, C, H, W), not clamped."""
         if not len(x):  # resizing refuses empty batches
             return x
         height, width = x.shape[-2:]
-        features = self.enter(F.pixel_unshuffle(_scaled(_extended(x, self.multiple)), 2))
+        features = self.enter(_seen(_extended(x, self.multiple)))
         passed = []
         for block in self.down:
             passed.append(features)
@@ -54,7 +62,7 @@ class Unet(nn.Module):
         for block in self.up:
             larger = F.interpolate(features, scale_factor=2.0)
             features = block(torch.cat((larger, passed.pop()), dim=1))
-        change = F.pixel_shuffle(self.leave(features), 2)
+        change: Tensor = _REACH * self.leave(features)
         return x + change[..., :height, :width]
 
 
@@ -66,24 +74,26 @@ class Bottleneck(nn.Module):
 
     Args:
         channels: of the images.
-        width: feature channels at half resolution; twice as many at a quarter.
+        widths: feature channels at full, 1/2 and 1/4 of the resolution.
         latent: learned channels of the code.
     """
 
-    def __init__(self, channels: int, width: int, latent: int) -> None:
+    def __init__(self, channels: int, widths: tuple[int, int, int], latent: int) -> None:
         super().__init__()
+        fine, middle, deep = widths
         self.encode = nn.Sequential(
-            _convolution(4 * channels, width),
-            _convolution(width, 2 * width, stride=2),
-            _convolution(2 * width, 2 * width),
-            nn.Conv2d(2 * width, latent, 3, padding=1),
+            _convolution(2 * channels, fine),
+            _convolution(fine, middle, stride=2),
+            _convolution(middle, deep, stride=2),
+            nn.Conv2d(deep, latent, 3, padding=1),
         )
         self.decode = nn.Sequential(
-            _convolution(latent + channels, 2 * width),
-            _convolution(2 * width, 2 * width),
+            _convolution(latent + channels, deep),
             nn.Upsample(scale_factor=2),
-            _convolution(2 * width, width),
-            _silent(nn.Conv2d(width, 4 * channels, 3, padding=1)),
+            _convolution(deep, middle),
+            nn.Upsample(scale_factor=2),
+            _convolution(middle, fine),
+            _silent(nn.Conv2d(fine, channels, 3, padding=1)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,15 +103,14 @@ class Bottleneck(nn.Module):
         height, width = x.shape[-2:]
         whole = _extended(x, 4)
         coarse = F.avg_pool2d(whole, 4)
-        code = torch.cat((self.encode(F.pixel_unshuffle(_scaled(whole), 2)), coarse), dim=1)
+        code = torch.cat((self.encode(_seen(whole)), _scaled(coarse)), dim=1)
         enlarged = F.interpolate(coarse, scale_factor=4.0, mode="bilinear")
-        restored: Tensor = enlarged + F.pixel_shuffle(self.decode(code), 2)
+        restored: Tensor = enlarged + _REACH * self.decode(code)
         return restored[..., :height, :width]
 
 
-class _Block(nn.Sequential):
-    def __init__(self, inputs: int, inner: int, outputs: int) -> None:
-        super().__init__(_convolution(inputs, inner), _convolution(inner, outputs))
+def _pair(inputs: int, inner: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(_convolution(inputs, inner), _convolution(inner, outputs))
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -115,6 +124,12 @@ def _silent(convolution: nn.Conv2d) -> nn.Conv2d:
     for parameter in convolution.parameters():
         nn.init.zeros_(parameter)
     return convolution
+
+
+def _seen(x: Tensor) -> Tensor:
+    """Pixels and their amplified difference from the 3x3 pixels around them, (B, 2C, H, W)."""
+    surroundings = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return torch.cat((_scaled(x), torch.tanh(_GAIN * (x - surroundings))), dim=1)
 
 
 def _scaled(x: Tensor) -> Tensor:

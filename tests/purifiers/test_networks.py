@@ -17,7 +17,7 @@ def images(*shape: int) -> Tensor:
 def networks(channels: int) -> list[nn.Module]:
     """With weights in every layer."""
     torch.manual_seed(1)
-    made = [Unet(channels, (8, 12, 16)), Bottleneck(channels, 8, 6)]
+    made = [Unet(channels, (8, 12, 16)), Bottleneck(channels, (4, 8, 12), 6)]
     for network in made:
         for parameter in network.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
@@ -42,14 +42,13 @@ def test_an_untrained_bottleneck_returns_the_coarse_copy() -> None:
     x = images(2, 1, 16, 8)
     means = x.reshape(2, 1, 4, 4, 2, 4).mean((3, 5))  # of 4x4 pixels
     expected = F.interpolate(means, size=(16, 8), mode="bilinear")
-    torch.testing.assert_close(Bottleneck(1, 8, 4)(x), expected)
+    torch.testing.assert_close(Bottleneck(1, (4, 8, 12), 4)(x), expected)
 
 
 def test_a_bottleneck_passes_nothing_that_its_code_does_not_hold() -> None:
-    network = Bottleneck(3, 8, 5)
+    network = Bottleneck(3, (4, 8, 12), 5)
     x = images(1, 3, 16, 16)
-    code = network.encode(F.pixel_unshuffle(4 * (x - 0.5), 2))
-    assert code.shape == (1, 5, 4, 4)
+    assert network.encode(images(1, 6, 16, 16)).shape == (1, 5, 4, 4)
     nn.init.zeros_(network.encode[-1].weight)
     # Without learned features two images with the same 4x4 means look the same.
     y = x.reshape(1, 3, 4, 4, 4, 4).flip(3, 5).reshape_as(x)
