@@ -61,7 +61,7 @@ def styled(name: str, grid: str = "y") -> AbstractContextManager[None]:
 
 def single(height: int) -> tuple[Figure, Axes]:
     """A figure of one plot, as wide as the page; height in CSS pixels."""
-    figure = Figure(figsize=(_WIDTH / 72, height / 72), layout="constrained")
+    figure = Figure(figsize=(_WIDTH / 72, height / 72), dpi=72, layout="constrained")
     return figure, figure.add_subplot()
 
 
@@ -69,7 +69,7 @@ def panels(count: int, *, across: int, height: int) -> tuple[Figure, list[Axes]]
     """A figure of equal panels, `height` CSS pixels each, and its axes."""
     down = max(1, math.ceil(count / across))
     apart = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.1)  # inches
-    figure = Figure(figsize=(_WIDTH / 72, height * down / 72), layout=apart)
+    figure = Figure(figsize=(_WIDTH / 72, height * down / 72), dpi=72, layout=apart)
     axes = list(figure.subplots(down, across, squeeze=False).flat)
     for unused in axes[count:]:
         unused.set_visible(False)

@@ -40,24 +40,27 @@ def goals(rows: Sequence[Row]) -> str:
 
 def _figure(name: str, rows: Sequence[Row]) -> str:
     """One figure with its goals; of many only those that are missed."""
+    if len(rows) == 1:
+        return f"<li><ul>{_goal(rows[0], name)}</ul></li>"
     met = [row for row in rows if row["met"]]
     missed = [row for row in rows if not row["met"]]
     shown = missed if len(rows) > _MANY else [*missed, *met]
     state = "missed" if missed else "met"
+    count = f'<span class="{state}">{len(met)} of {len(rows)}</span>'
     lines = "".join(_goal(row) for row in shown)
     if len(shown) < len(rows):
         lines += f'<li><span class="met">✓</span><span class="what">{len(met)} met</span></li>'
-    count = f'<span class="{state}">{len(met)} of {len(rows)}</span>' if len(rows) > 1 else ""
     return f"<li><h3>{html.escape(name)} {count}</h3><ul>{lines}</ul></li>"
 
 
-def _goal(row: Row) -> str:
-    where = [title(str(value)) for name, value in row.items() if name not in _GOAL]
+def _goal(row: Row, name: str = "") -> str:
+    where = [title(str(value)) for column, value in row.items() if column not in _GOAL]
+    told = html.escape(", ".join(reversed(where)))
     sign, word = ("✓", "met") if row["met"] else ("✗", "missed")
     wanted = str(row["to_reach"]).replace(">=", "≥").replace("<=", "≤")
     return (
         f'<li><span class="{word}" role="img" aria-label="{word}">{sign}</span>'
-        f'<span class="what">{html.escape(", ".join(reversed(where)))}</span>'
+        f'<span class="what"><b>{html.escape(name)}</b> {told}</span>'
         f'<span class="value">{cell(row["value"])}</span>'
         f'<span class="wanted">{html.escape(wanted)}</span></li>'
     )
@@ -80,11 +83,12 @@ def plot(drawn: str, alternative: str, legend: str = "") -> str:
     )
 
 
-def heat(lines: Table, corner: str, value: str = "share") -> str:
-    """Shares as coloured cells; the best of each column in bold."""
+def heat(lines: Table, corner: str, value: str = "share", *, is_loss: bool = False) -> str:
+    """Shares as coloured cells; the best of each column, for a loss the least, in bold."""
     names = columns(lines)
+    pick = min if is_loss else max
     best = {
-        name: max(number(cells[name], value) for cells in lines.values() if name in cells)
+        name: pick(number(cells[name], value) for cells in lines.values() if name in cells)
         for name in names
     }
     head = "".join(f'<th scope="col">{html.escape(title(name))}</th>' for name in names)
@@ -96,8 +100,8 @@ def heat(lines: Table, corner: str, value: str = "share") -> str:
             if math.isnan(share):
                 shown.append("<td></td>")
                 continue
-            mark = " best" if share == best[name] else ""
-            shown.append(f'<td class="heat{mark}" style="--v:{share:.3f}">{share:.2f}</td>')
+            mark = f"heat{' loss' * is_loss}{' best' * (share == best[name])}"
+            shown.append(f'<td class="{mark}" style="--v:{share:.3f}">{share:.2f}</td>')
         body.append(f'<tr><th scope="row">{html.escape(line)}</th>{"".join(shown)}</tr>')
     return (
         f'<div class="scroll"><table class="heats"><thead><tr><th scope="col">{corner}</th>{head}'
@@ -156,7 +160,7 @@ def pictures(name: str, images: Mapping[str, npt.NDArray[np.uint8]]) -> str:
             f'<figure><img{small} src="data:image/png;base64,{_png(pixels)}"'
             f' alt="{html.escape(name)}: {told}"><figcaption>{told}</figcaption></figure>'
         )
-    return f'<h3>{html.escape(name)}</h3><div class="pictures">{"".join(shown)}</div>'
+    return f'<h3>{html.escape(title(name))}</h3><div class="pictures">{"".join(shown)}</div>'
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> str:

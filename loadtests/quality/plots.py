@@ -36,7 +36,6 @@ def bars(
     name: str,
     lines: Mapping[str, Mapping[str, Row]],
     *,
-    value: str = "share",
     pale: Mapping[str, Mapping[str, Row]] | None = None,
     wanted: float | None = None,
     top: float | None = None,
@@ -46,7 +45,6 @@ def bars(
     Args:
         name: of the plot, for references inside the SVG.
         lines: series -> group -> row with a share and its interval.
-        value: column of the share; its interval is `low` and `high`, or `VALUE_low`, `VALUE_high`.
         pale: of the same form: shares drawn pale behind the bars.
         wanted: a rate drawn as a line.
         top: upper end of the axis, a share; None fits the intervals.
@@ -60,14 +58,16 @@ def bars(
             behind = (pale or {}).get(series, {})
             for group, row in cells.items():
                 x = groups.index(group) - 0.42 + (i + 0.5) * width
-                _bar(axis, x, 0.88 * width, i, row, value, behind.get(group), tips)
+                _bar(axis, x, 0.88 * width, i, row, behind.get(group), tips)
                 tips[-1] = f"{title(group)}, {series}: {tips[-1]}"
         if wanted is not None:
             axis.axhline(wanted, color=INK, lw=1.2, ls=(0, (4, 3)))
-        room = max(8, 150 // max(1, len(groups)))  # characters
-        labels = ["\n".join(textwrap.wrap(title(group), room)) for group in groups]
+        room = max(8, 130 // max(1, len(groups)))  # characters
+        labels = [
+            "\n".join(textwrap.wrap(title(group), room, break_long_words=False)) for group in groups
+        ]
         axis.set_xticks(range(len(groups)), labels)
-        axis.tick_params(length=0)
+        axis.tick_params("x", length=0, labelsize=11)
         axis.set_xlim(-0.55, len(groups) - 0.45)
         axis.set_ylim(0, top)
         axis.yaxis.set_major_formatter(PERCENT)
@@ -80,18 +80,16 @@ def _bar(
     width: float,
     series: int,
     row: Row,
-    value: str,
     behind: Row | None,
     tips: list[str],
 ) -> None:
     tint = colour(series)
-    prefix = "" if value == "share" else f"{value}_"
-    share, low, high = (number(row, key) for key in (value, f"{prefix}low", f"{prefix}high"))
+    share, low, high = (number(row, key) for key in ("share", "low", "high"))
     if behind is not None:
-        axis.bar(x, number(behind, value), width, color=tint, alpha=0.28)
+        axis.bar(x, number(behind, "share"), width, color=tint, alpha=0.28)
     (drawn,) = axis.bar(x, share, width, color=tint)
     drawn.set_gid(f"tip{len(tips)}")
-    axis.vlines(x, low, high, color=INK, lw=1.3)
+    axis.vlines(x, low, high, color=INK, lw=1.1, alpha=0.7)
     samples = row.get("samples")
     tips.append(f"{share:.1%} ({low:.1%} to {high:.1%}), {samples} images")
 
@@ -175,7 +173,7 @@ def scatter(name: str, points: Sequence[Point], *, x: str, y: str) -> str:
         axis.set_xscale("log")
         # room for the names of the dearest
         axis.set_xlim(min(costs) / 1.5, max(costs) * 3)
-        axis.set_ylim(-0.03, 1.05)
+        axis.set_ylim(0, 1.12 * max(point.benefit for point in points) + 0.02)
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.minorticks_off()
@@ -191,7 +189,7 @@ def _label(axis: Axes, points: Sequence[Point], costs: Iterable[float]) -> None:
     placed = [axis.transData.transform((c, p.benefit)) for c, p in zip(costs, points, strict=True)]
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in placed]
     for (x, y), point in zip(placed, points, strict=True):
-        long = 6.8 * len(point.label)
+        long = 6.6 * len(point.label)
         places = [(10.0, -4.0), (-10.0 - long, -4.0)]
         places += [(side, up) for up in (9.0, -18.0, 20.0, -30.0) for side in (-long / 2, 6.0)]
         free = [(right, up) for right, up in places if not _hits(x + right, y + up, long, taken)]

@@ -65,7 +65,7 @@ def _extreme(cells: Mapping[str, Row], pick: Callable[..., str]) -> str:
     if not cells:
         return "-"
     name = pick(cells, key=lambda name: number(cells[name], "share"))
-    return f"{number(cells[name], 'share'):.3f} {title(name)}"
+    return f"{number(cells[name], 'share'):.3f} {title(name.rpartition('/')[2])}"
 
 
 def _rounded(value: float) -> float | None:
@@ -135,7 +135,7 @@ def variants(findings: Findings) -> str:
         parts.append(_note("Share flagged when a cascade stops at the input where that is sure."))
         parts.append(markup.heat(lines, "cascade"))
         parts.append(_note("Share that is not settled by then: the model is asked about copies."))
-        parts.append(markup.heat(lines, "cascade", "asked"))
+        parts.append(markup.heat(lines, "cascade", "asked", is_loss=True))
     if findings.secrets:
         parts.append(_note("Share flagged by the fixed set, and by detectors drawn by a secret."))
         parts.append(markup.heat(pivot(findings.secrets, "secret"), "set"))
@@ -160,24 +160,22 @@ def systems(findings: Findings) -> str:
     worst: list[Row] = []
     for system, cells in lines.items():
         attack = max(cells, key=lambda name: number(cells[name], "served_wrong"))
-        clean = cells.get("fresh/clean", {})
+        lost, clean = cells[attack], cells.get("fresh/clean", {})
         worst.append(
             {
                 "system": system,
-                "worst: served wrong": number(cells[attack], "served_wrong"),
-                "on": title(attack),
+                "worst on": title(attack),
+                "served wrong": number(lost, "served_wrong"),
+                "low": number(lost, "served_wrong_low"),
+                "high": number(lost, "served_wrong_high"),
                 "clean refused": _rounded(number(clean, "refused")),
                 "clean accuracy": _rounded(number(clean, "accuracy")),
             }
         )
-    drawn = plots.bars("systems", lines, value="served_wrong")
-    told = "Share of images each system answers wrongly. " + "; ".join(
-        f"{row['system']}: worst {row['worst: served wrong']} on {row['on']}" for row in worst
-    )
     return (
         _note("Share of images that get a wrong answer: not refused, and what is served is wrong.")
-        + markup.plot(drawn, told, markup.legend(list(lines)))
         + markup.plain(worst)
+        + markup.heat(lines, "system", "served_wrong", is_loss=True)
     )
 
 
@@ -188,16 +186,14 @@ def knowing(findings: Findings) -> str:
     defences: dict[str, list[Row]] = {}
     for row in findings.knowing:
         defences.setdefault(str(row["defence"]), []).append(row)
-    weaker = [
-        f"{row['defence']} at {row['eps_255']}/255 with {row['steps']} steps"
-        for row in findings.knowing
-        if number(row, "strongest") > number(row, "undefended_strongest")
-    ]
-    told = (
-        "Weaker than the model alone: " + "; ".join(weaker) + "."
-        if weaker
-        else "No defence is weaker than the model alone at any bound or budget."
-    )
+    weaker: dict[str, set[str]] = {}
+    for row in findings.knowing:
+        if number(row, "strongest") > number(row, "undefended_strongest"):
+            weaker.setdefault(str(row["defence"]), set()).add(f"{row['eps_255']}/255")
+    told = "No defence is weaker than the model alone at any bound or budget."
+    if weaker:
+        where = (f"{name} at {', '.join(sorted(bounds))}" for name, bounds in weaker.items())
+        told = f"Weaker than the model alone: {'; '.join(where)}."
     budgets = sorted({round(number(row, "steps")) for row in findings.knowing})
     return (
         _note(
