@@ -90,7 +90,7 @@ def svg(figure: Figure, tips: Sequence[str] = ()) -> str:
     drawn = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r' xmlns(:\w+)?="[^"]*"| version="[^"]*"', "", drawn)
     drawn = re.sub(r'<svg width="[^"]*" height="[^"]*"', '<svg aria-hidden="true"', drawn)
-    drawn = re.sub(r'<g id="(?!tip)[\w.]+">', "<g>", drawn)
+    drawn = re.sub(r' id="[\w.]+_\d+"', "", drawn)  # numbered alike in every figure
     drawn = drawn.replace("xlink:href", "href")
     drawn = re.sub(r"font-family: [^;\"]*;? ?", "", drawn)
     for stand_in, variable in _VARIABLES.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from rich.progress import Progress
@@ -70,6 +70,17 @@ class Witness:
 
         return self._answers(name, ask, code(*purifier.members))
 
+    def served(self, purifier: Purifier, variant: str) -> dict[str, Tensor]:
+        """The model's answers to purified copies of the images whose labels matter."""
+        keys = [key for key in self._sets if key.startswith(("attack/", "transfer/"))]
+
+        def ask(x: Tensor) -> Tensor:
+            return logits(self.images.model, purifier.purify(x, torch.Generator().manual_seed(5)))
+
+        name = f"{purifier.key} {variant}" if _is_guided(purifier) else purifier.key
+        about = f"served {code(*purifier.members)}"
+        return self._answers(name, ask, about, ["fresh/clean", *keys])
+
     def peer(self) -> dict[str, Tensor]:
         """Another model's answers to every set."""
         return self._answers(PEER, lambda x: logits(self.images.peer, x))
@@ -122,14 +133,20 @@ class Witness:
             for key in keys
         }
 
-    def _answers(self, name: str, ask: object, about: str = "") -> dict[str, Tensor]:
-        assert callable(ask)
+    def _answers(
+        self,
+        name: str,
+        ask: Callable[[Tensor], Tensor],
+        about: str = "",
+        keys: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        chosen = {key: self._sets[key] for key in keys or self._sets}
         safe = "".join(c if c.isalnum() else "_" for c in name)
 
         def make() -> dict[str, Tensor]:
-            task = self._progress.add_task(f"asking about {name}", total=len(self._sets))
+            task = self._progress.add_task(f"asking about {name}", total=len(chosen))
             found = {}
-            for key, x in self._sets.items():
+            for key, x in chosen.items():
                 found[key] = ask(x)
                 self._progress.advance(task)
             return found

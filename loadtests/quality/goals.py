@@ -57,7 +57,7 @@ def _tier0(rows: Sequence[Row], report: Report) -> None:
 
 
 def _tier2(rows: Sequence[Row], report: Report) -> None:
-    tier = "2: + three copies"
+    tier = "2: + two copies"
     goals = {
         **{"square8": ">= 0.85", "cw": ">= 0.8", "deepfool": ">= 0.6"},
         **{"smooth4": ">= 0.85", "smooth8": ">= 0.95"},
@@ -82,7 +82,7 @@ def _rest(rows: Sequence[Row], report: Report) -> None:
     report.figure("tier 3 mean of 11", _mean(rows, peers), ">= 0.94", at=_SEEN, images="attacks")
     worst = _false(rows, peers, "fresh/")
     report.figure("tier 3 worst benign group", worst, "<= 0.03", at=_MIX, images="benign")
-    for tier in ("0: input only", "2: + three copies"):
+    for tier in ("0: input only", "2: + two copies"):
         unseen = _false(rows, tier, "unseen/", "worst group 0.01")
         report.figure("kinds never calibrated on", unseen, "<= 0.05", at="0.01", images=tier)
 
@@ -107,11 +107,11 @@ def _systems(rows: Sequence[Row], report: Report) -> None:
         ("guided_denoiser", "attack/pgd8", ">= 0.85"),
         ("guided_denoiser", "attack/cw", ">= 0.97"),
         ("guided_denoiser", "attack/square8", ">= 0.85"),
-        ("guided_denoiser", "attack/patch8", ">= 0.7"),
+        ("patch_suppression", "attack/patch8", ">= 0.7"),
     ):
         value = _accuracy(rows, served, images) / (raw if images == "fresh/clean" else 1)
         report.figure("purifier served always", value, goal, at=served, images=images)
-    for name in ("jpeg in doubt (10 %)", "guided in doubt (10 %)"):
+    for name in ("jpeg when flagged (1 %)", "jpeg in doubt (10 %)"):
         (clean,) = _find(rows, system=name, images="fresh/clean")
         lost = raw - float(clean["accuracy"] or 0)
         report.figure("clean accuracy lost", lost, "<= 0.003", at=name, images="fresh/clean")

@@ -41,7 +41,7 @@ class Sizes:
     """Share of the recipes' own training steps."""
 
 
-FULL = Sizes(train=20_000, fit=400, calibrate=800, fresh=500, attack=200, adaptive=60, steps=1.0)
+FULL = Sizes(train=20_000, fit=400, calibrate=800, fresh=500, attack=200, adaptive=32, steps=1.0)
 QUICK = Sizes(train=2000, fit=130, calibrate=300, fresh=120, attack=40, adaptive=10, steps=0.1)
 
 

@@ -14,7 +14,7 @@ from loadtests.quality.images import Labelled
 
 BOUNDS = (1, 2, 4, 8)
 """Of 255."""
-BUDGETS = (20, 100)
+BUDGETS = (20, 60)
 """Gradient steps."""
 
 Branches = Callable[[], Sequence[Target]]

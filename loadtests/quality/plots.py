@@ -191,12 +191,23 @@ def _label(axis: Axes, points: Sequence[Point], costs: Iterable[float]) -> None:
     for (x, y), point in zip(placed, points, strict=True):
         long = 6.6 * len(point.label)
         places = [(10.0, -4.0), (-10.0 - long, -4.0)]
-        places += [(side, up) for up in (9.0, -18.0, 20.0, -30.0) for side in (-long / 2, 6.0)]
+        places += [
+            (side, up)
+            for up in (9.0, -18.0, 26.0, -35.0, 43.0, -52.0, 60.0, -69.0)
+            for side in (-long / 2, 6.0, -6.0 - long)
+        ]
         free = [(right, up) for right, up in places if not _hits(x + right, y + up, long, taken)]
         right, up = (free or places)[0]
         taken.append((x + right, y + up, x + right + long, y + up + 12))
-        left, bottom = axis.transAxes.inverted().transform((x + right, y + up))
-        axis.text(left, bottom, point.label, transform=axis.transAxes, fontsize=11)
+        far = {"arrowstyle": "-", "color": MUTED, "lw": 0.7, "shrinkA": 0, "shrinkB": 5}
+        axis.annotate(
+            point.label,
+            axis.transData.inverted().transform((x, y)),
+            (right, up),
+            textcoords="offset points",
+            fontsize=11,
+            arrowprops=far if abs(up) > 20 else None,
+        )
 
 
 def _hits(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import purifiers
 from loadtests.harness import Report
-from loadtests.quality.detection import Detection, Tier, share, variant_of
+from loadtests.quality.detection import Detection, Tier, share
 from loadtests.quality.evidence import Witness
 from loadtests.quality.networks import GRADIENT
 from purifiers.aggregate import mean_of_probabilities
@@ -45,7 +45,7 @@ class Purification:
         if name == "none":
             return self.witness.answers()[key]
         views = [
-            self.witness.view(self._copy(recipe, variant), variant)[key]
+            self.witness.served(self._copy(recipe, variant), variant)[key]
             for recipe in self.ways[name].copies
         ]
         return views[0] if len(views) == 1 else mean_of_probabilities(torch.stack(views))
@@ -68,9 +68,9 @@ class Purification:
         return images.transferred[name].y if role == "transfer" else images.labels
 
     def sets(self) -> list[tuple[str, str]]:
-        """Sets with labels, and the variant of networks that has not seen their kind."""
+        """Sets with labels, and the variant of networks: those that know gradient attacks."""
         images = self.witness.images
-        attacks = [(f"attack/{name}", variant_of(name)) for name in images.attacked]
+        attacks = [(f"attack/{name}", GRADIENT) for name in images.attacked]
         return [("fresh/clean", GRADIENT), *attacks]
 
 

@@ -42,7 +42,6 @@ from loadtests.quality.purification import (
 from loadtests.quality.store import Store
 from loadtests.targets import Guarded, Provoked, Through, Undefended, Watch
 
-GUIDED = [{"name": "guided_denoiser"}]
 PARTS: dict[str, tuple[str, dict[str, object]]] = {
     "residual": ("residual", {}),
     "chroma": ("chroma", {}),
@@ -59,39 +58,23 @@ PARTS: dict[str, tuple[str, dict[str, object]]] = {
     "jpeg_view": ("jpeg_view", {}),
     "mirror_view": ("mirror_view", {}),
     "denoised_view": ("denoised_view", {"purifier": "autoencoder"}),
-    "purified_view": ("purified_view", {"purifiers": GUIDED}),
     "noise_stability": ("noise_stability", {}),
-    "strip": ("strip", {}),
     "surrogate": ("surrogate", {}),
     "mahalanobis": ("mahalanobis", {}),
     "nearest_neighbours": ("nearest_neighbours", {}),
     "lid": ("lid", {}),
     "ensemble": ("ensemble", {"models": [PEER]}),
 }
-"""Every detector for images, by label."""
+"""Every detector for images, by label. No attack here has the backdoor triggers `strip` is for."""
 
-_INPUT = ("residual", "srm", "patch", "denoiser_residual")
-TIERS = (
-    Tier("0: input only", (*_INPUT, "residual_cnn"), 0),
-    Tier("0, nothing trained on attacks", _INPUT, 0),
-    Tier("1: + the model's answer", (*_INPUT, "residual_cnn", "margin", "energy"), 0),
-    Tier(
-        "2: + three copies",
-        (*_INPUT, "residual_cnn", "jpeg_view", "mirror_view", "purified_view"),
-        3,
-    ),
-    Tier(
-        "2, nothing trained on attacks",
-        (*_INPUT, "jpeg_view", "mirror_view", "denoised_view"),
-        3,
-    ),
-    Tier(
-        "3: + another model",
-        (*_INPUT, "residual_cnn", "jpeg_view", "mirror_view", "purified_view", "ensemble"),
-        4,
-    ),
-)
-INPUT, UNGUIDED_INPUT, OUTPUT, VIEWS, UNGUIDED, PEERS = TIERS
+INPUT = Tier("0: input only", ("srm", "residual_cnn"), 0)
+OUTPUT = Tier("1: + the model's answer", (*INPUT.parts, "margin", "energy"), 0)
+VIEWS = Tier("2: + two copies", (*INPUT.parts, "jpeg_view", "mirror_view"), 2)
+PEERS = Tier("3: + another model", (*VIEWS.parts, "ensemble"), 3)
+BARE_INPUT = Tier("0, nothing trained on attacks", ("srm", "high_frequency"), 0)
+BARE = Tier("2, nothing trained on attacks", (*BARE_INPUT.parts, "jpeg_view", "mirror_view"), 2)
+TIERS = (INPUT, OUTPUT, VIEWS, PEERS, BARE_INPUT, BARE)
+"""Few detectors each: those that agree on what is unusual raise the threshold for all."""
 
 CLEANERS: dict[str, dict[str, object]] = {
     "bit_depth": {"bits": 4},
@@ -114,37 +97,41 @@ def _one(name: str, **params: object) -> Served:
     return Served(f"{name}({told})" if told else name, (((name, params),),))
 
 
+_UNPATCHED: tuple[str, dict[str, object]] = ("patch_suppression", {})
 WAYS = (
     *(_one(name, **params) for name, params in CLEANERS.items()),
     _one("jpeg", quality=50),
-    Served("patch_suppression > jpeg", ((("patch_suppression", {}), ("jpeg", {})),)),
-    Served("patch_suppression > guided", ((("patch_suppression", {}), ("guided_denoiser", {})),)),
+    Served("patch_suppression > jpeg", ((_UNPATCHED, ("jpeg", {})),)),
+    Served("patch_suppression > guided_denoiser", ((_UNPATCHED, ("guided_denoiser", {})),)),
     Served(
-        "mean of jpeg, mirror, autoencoder",
-        ((("jpeg", {}),), (("mirror", {}),), (("autoencoder", {}),)),
+        "mean of jpeg, mirror, median",
+        tuple((_UNPATCHED, (name, {})) for name in ("jpeg", "mirror", "median")),
     ),
     Served(
-        "mean of guided, its mirror, jpeg",
+        "mean of guided_denoiser, its mirror, jpeg",
         (
-            (("guided_denoiser", {}),),
-            (("guided_denoiser", {}), ("mirror", {})),
-            (("jpeg", {}),),
+            (_UNPATCHED, ("guided_denoiser", {})),
+            (_UNPATCHED, ("guided_denoiser", {}), ("mirror", {})),
+            (_UNPATCHED, ("jpeg", {})),
         ),
     ),
 )
-BEST = "mean of guided, its mirror, jpeg"
+"""Ways to answer. Means are over copies of which patches have been painted over."""
+UNTRAINED, BEST = WAYS[-2].name, WAYS[-1].name
 
 SYSTEMS = (
     System("flag only", VIEWS, None, 0.01, "none"),
+    System("jpeg when flagged (1 %)", VIEWS, None, 0.01, "jpeg"),
     System("jpeg in doubt (10 %)", VIEWS, None, 0.1, "jpeg"),
     System("guided in doubt (10 %)", VIEWS, None, 0.1, "guided_denoiser"),
     System("block at 1 %", VIEWS, 0.01, 0.01, "none"),
+    System("block at 1 %, jpeg in doubt (10 %)", VIEWS, 0.01, 0.1, "jpeg"),
     System("block at 1 %, guided in doubt (10 %)", VIEWS, 0.01, 0.1, "guided_denoiser"),
     System("block at 1 %, best mean in doubt (30 %)", VIEWS, 0.01, 0.3, BEST),
     System("block at 1 %, best mean always", VIEWS, 0.01, 1, BEST),
     System("tier 3: block at 1 %, best mean always", PEERS, 0.01, 1, BEST),
+    System("untrained: block at 1 %, mean always", BARE, 0.01, 1, UNTRAINED),
 )
-
 
 CASCADES = (Cascade(clean=0.5), Cascade(clean=0.25))
 SECRETS = 5
@@ -311,7 +298,7 @@ def _pictures(
         row = {"original": clean, "attacked": x, "difference x10": 0.5 + 10 * (x - clean)}
         for name in ("jpeg", "median", "autoencoder", "guided_denoiser"):
             cleaner = purifiers.build(name)
-            purification.witness.networks.equip([cleaner], variant_of(attack))
+            purification.witness.networks.equip([cleaner])
             row[name] = cleaner.purify(x)
         pictures.append((attack, {caption: _bytes(each) for caption, each in row.items()}))
     return pictures
