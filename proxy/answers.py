@@ -5,7 +5,7 @@ Pure: bytes in, arrays or bytes out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from proxy import wire
 from proxy.adapt import ModelSpec
 from proxy.case import Buffer
+from proxy.datatypes import DATATYPES, frame_strings, strings
 from proxy.errors import InvalidRequest
 
 Output = npt.NDArray[np.float32]
@@ -60,6 +61,30 @@ def read_output(data: bytes, spec: ModelSpec, samples: int) -> Output | None:
     return None
 
 
+def write_output(data: bytes, spec: ModelSpec, samples: int, rows: Mapping[int, Output]) -> bytes:
+    """The same answer with other class scores for some samples, in its own datatype.
+
+    Args:
+        data: an answer that `read_output` can read.
+        samples: how many it is about.
+        rows: sample -> (K,), as `read_output` gives them: logits, or logarithms of probabilities.
+    """
+    response = wire.InferResponse.parse(data)
+    changes: dict[int, list[tuple[int, Buffer]]] = {}
+    for tensor in response.tensors:
+        # The same output may be there twice, and both are the caller's answer.
+        if tensor.name == spec.output and tensor.datatype in _SCORE_TYPES:
+            width = len(tensor.payload()) // samples
+            changes[tensor.index] = [
+                (
+                    i * width,
+                    _raw(tensor.datatype, np.exp(r) if spec.output_kind == "probabilities" else r),
+                )
+                for i, r in rows.items()
+            ]
+    return response.replace(changes)
+
+
 def _log(probabilities: Output) -> Output:
     # The smallest float32 above 0 keeps the logarithm finite for a model that rounds to zero.
     logs: Output = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
@@ -72,25 +97,30 @@ def copies_request(
     image: int,
     copies: Sequence[Buffer],
     peer: str | None = None,
+    samples: Sequence[int] | None = None,
 ) -> bytes:
     """A request for the plain class scores of copies of a client's request, in one batch.
 
     Args:
         request: the client's; its other inputs go along with every copy.
         image: index of the input that the copies stand in for.
-        copies: raw wire tensors, each of that input's shape.
+        copies: raw wire tensors, each of that input's shape (or of `samples` alone).
         peer: another model to ask, in its newest version and in the same terms.
+        samples: the rows of the request that each copy holds; all of them by default.
     """
     count = len(copies)
+    total = request.tensors[image].shape[:1]
     tensors = []
     for tensor in request.tensors:
         shape = tensor.shape
+        chosen = samples if spec.has_batch_axis and shape[:1] == total else None
         if spec.has_batch_axis and shape:
-            shape = (shape[0] * count, *shape[1:])
+            rows = shape[0] if chosen is None else len(chosen)
+            shape = (rows * count, *shape[1:])
         if tensor.index == image:
             data = b"".join(copies)
         else:
-            data = bytes(tensor.payload()) * (count if spec.has_batch_axis else 1)
+            data = _rows(tensor, chosen) * (count if spec.has_batch_axis else 1)
         tensors.append((tensor.name, tensor.datatype, shape, data))
     parameters = {
         key: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
@@ -104,3 +134,24 @@ def copies_request(
         [spec.output or ""],
         parameters=parameters,
     )
+
+
+def _rows(tensor: wire.Tensor, samples: Sequence[int] | None) -> bytes:
+    """The values of some samples, or of all, in raw form."""
+    raw = bytes(tensor.payload())
+    if samples is None:
+        return raw
+    if tensor.datatype == "BYTES":
+        elements = strings(raw)
+        width = len(elements) // tensor.shape[0]
+        return frame_strings([e for i in samples for e in elements[i * width : (i + 1) * width]])
+    width = len(raw) // tensor.shape[0]
+    return b"".join([raw[i * width : (i + 1) * width] for i in samples])
+
+
+def _raw(datatype: str, row: Output) -> bytes:
+    """Class scores in a datatype's raw form."""
+    if datatype == "BF16":
+        bits = row.astype("<f4").view("<u4")
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2").tobytes()
+    return row.astype(DATATYPES[datatype].wire).tobytes()

@@ -89,8 +89,8 @@ def defence_of(model: Model) -> dict[str, Any]:
     inspected = next((i for i in model.inputs if i.inspect), None)
     return {
         "detectors": {
-            part.name: json.loads(json.dumps(part.params))
-            for part in sorted(model.detectors, key=lambda part: part.name)
+            name: json.loads(json.dumps(params))
+            for name, params in sorted(parts.detector_params(model).items())
         },
         "inputs": inspected.model_dump(mode="json", exclude_defaults=True) if inspected else {},
         "output": model.output.model_dump(mode="json", exclude_defaults=True),

@@ -64,10 +64,7 @@ class Assessor:
 
     async def _purified(self, inspection: Inspection, findings: Findings) -> bytes | None:
         """The request with its suspicious samples purified; None when it is to pass as it is."""
-        samples = tuple(
-            i for i, s in enumerate(findings.samples) if s.verdict is Verdict.SUSPICIOUS
-        )
-        image = findings.image
+        image, samples = findings.image, findings.suspicious
         try:
             change = await self._device.purify(inspection, image, findings.glance, samples)
         except (DetectorFailed, Overloaded) as failure:

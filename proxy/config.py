@@ -173,6 +173,21 @@ class Secrecy(_Strict):
     """Share of the detectors kept in a draw."""
 
 
+class Aggregate(_Strict):
+    """The answer to a suspicious sample from several purified copies of it, each drawn anew.
+
+    At least one purifier must be random. Costs the model one more call, of `copies` - 1 copies of
+    each suspicious sample. Only plain class scores are aggregated: where the client asks for other
+    outputs, for classification strings or for shared memory, in streams, and where the copies are
+    not answered within `budget_ms`, the answer to the first copy is served.
+    """
+
+    copies: int = Field(default=8, ge=2, le=64)
+    """How many copies, the one sent in the client's place among them."""
+    rule: Literal["mean", "vote"] = "mean"
+    """mean: of the copies' probabilities. vote: shares of the copies that choose each class."""
+
+
 class Batching(_Strict):
     """How concurrent requests share one pass over the device."""
 
@@ -223,6 +238,8 @@ class Model(_Strict):
     """Evidence to gather. Empty: validation and metrics only."""
     purifiers: tuple[Part, ...] = ()
     """Applied in this order to suspicious samples when action is purify."""
+    aggregate: Aggregate | None = None
+    """With action purify: answer from several purified copies. Off: from one."""
 
     @property
     def kind(self) -> InputKind:
@@ -235,6 +252,10 @@ class Model(_Strict):
             raise ValueError("only one input can be inspected; set inspect: false on the others")
         if self.action == "purify" and not self.purifiers:
             raise ValueError("action: purify needs at least one entry under purifiers")
+        if self.aggregate is not None and self.action != "purify":
+            raise ValueError("aggregate goes with action: purify")
+        if self.aggregate is not None and self.output.kind == "none":
+            raise ValueError("aggregate needs the model's class scores, but output.kind is none")
         if self.detectors and self.calibration is None:
             raise ValueError(
                 "detectors need a calibration: set calibration: DIR and run `breakwater calibrate`"

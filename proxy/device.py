@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+import numpy as np
+import numpy.typing as npt
+
 from proxy.batcher import Batcher, Item, Result, Run
 from proxy.budget import count_as_queued
 from proxy.case import Case, Glance, Pixels, Splice, Suspects
@@ -45,10 +48,28 @@ class Device:
         self, inspection: Inspection, image: Image, glance: Glance, samples: tuple[int, ...]
     ) -> Splice:
         """The change to the image's wire tensor that purifies these samples."""
-        scorer = image.scorer
-        key = ("purify", id(scorer), tuple(glance.x.shape[1:]))
-        item = Suspects(glance, image.data, samples)
-        return await self._run(inspection, "purify", key, item, scorer.purify, len(samples))
+        purification = image.scorer.purification
+        key = ("purify", id(purification), tuple(glance.x.shape[1:]))
+        item, size = Suspects(glance, image.data, samples), len(samples)
+        return await self._run(inspection, "purify", key, item, purification.purify, size)
+
+    async def redraw(
+        self, inspection: Inspection, image: Image, glance: Glance, samples: tuple[int, ...]
+    ) -> tuple[bytes, ...]:
+        """Further purified copies of these samples alone, as raw wire tensors."""
+        purification = image.scorer.purification
+        key = ("redraw", id(purification), tuple(glance.x.shape[1:]))
+        item, size = Suspects(glance, image.data, samples), len(samples)
+        return await self._run(inspection, "purify", key, item, purification.redraw, size)
+
+    async def combine(
+        self, inspection: Inspection, image: Image, answers: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """One answer from those to several copies, (V, S, K) -> (S, K)."""
+        purification = image.scorer.purification
+        key = ("combine", id(purification))
+        size = answers.shape[1]
+        return await self._run(inspection, "purify", key, answers, purification.combine, size)
 
     async def _run(
         self,

@@ -8,17 +8,15 @@ only, which have a threshold of their own. It never passes for want of evidence.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from proxy.answers import Output, read_output, shows_output
 from proxy.case import IDENTITY, Case, Glance
 from proxy.device import Device
-from proxy.errors import DetectorFailed, Overloaded, ProxyError
-from proxy.flow import SampleVerdict
+from proxy.flow import SampleVerdict, Verdict
 from proxy.inspection import Image, Inspection
-from proxy.queries import Queries, Query
+from proxy.queries import Queries, wait
 from proxy.tasks import Tasks
 from proxy.upstream import Answer, Upstream
 
@@ -33,6 +31,11 @@ class Findings:
     image: Image
     glance: Glance
     samples: tuple[SampleVerdict, ...]
+
+    @property
+    def suspicious(self) -> tuple[int, ...]:
+        """Indices of the suspicious samples."""
+        return tuple(i for i, s in enumerate(self.samples) if s.verdict is Verdict.SUSPICIOUS)
 
 
 class Gatherer:
@@ -93,13 +96,13 @@ class Gatherer:
         )
         try:
             output = await _output(answer, image, glance)
-            views = await _wait(inspection, asked)
+            views = await wait(inspection, asked)
             output = views.pop(IDENTITY, output)
             if output is None:
                 # The answer was not the plain one after all. To do without it would let clients
                 # choose which detectors look at them.
                 asked = queries.start(original, {})
-                output = (await _wait(inspection, asked))[IDENTITY]
+                output = (await wait(inspection, asked))[IDENTITY]
         finally:
             if asked is not None:
                 asked.cancel()
@@ -110,19 +113,3 @@ async def _output(answer: Ask | None, image: Image, glance: Glance) -> Output | 
     if answer is None:
         return None
     return read_output((await answer()).data, image.spec, len(glance.x))
-
-
-async def _wait(inspection: Inspection, query: Query | None) -> dict[str, Output]:
-    """The answers to a query of ours, within the budget."""
-    if query is None:
-        return {}
-    try:
-        with inspection.waiting("views"):
-            async with asyncio.timeout(inspection.budget.left_s):
-                return await query
-    except TimeoutError:
-        raise DetectorFailed("budget") from None
-    except (DetectorFailed, Overloaded):
-        raise
-    except ProxyError as error:
-        raise DetectorFailed("error", f"the model refused a copy: {error}") from error

@@ -19,6 +19,8 @@ STAGES = ("read", "queue", "score", "views", "purify", "upstream", "total")
 ACTIONS = tuple(str(action) for action in Action)
 VERDICTS = tuple(str(verdict) for verdict in Verdict)
 FAILURE_REASONS = ("error", "non_finite", "budget", "overloaded", "no_evidence", "not_ready")
+AGGREGATIONS = ("served", "hidden", "sequence", "stream", *FAILURE_REASONS)
+"""Outcomes of wanting one answer from several purified copies; all but the first fall back."""
 UNSCORED_REASONS = (
     "unlisted_model",
     "no_detectors",
@@ -89,6 +91,9 @@ class Families:
         self.fail_open = counter(
             "fail_open", "Requests passed although no verdict was reached.", "model", "reason"
         )
+        self.aggregations = counter(
+            "aggregations", "Purified requests to answer from several copies.", "model", "result"
+        )
         self.unscored = counter("unscored", "Requests passed unscored.", "model", "reason")
         self.skipped = counter(
             "observe_skipped", "Requests not scored in observe mode: queue full.", "model"
@@ -118,6 +123,7 @@ class ModelMetrics:
     """One model's metrics with their children resolved; the only thing the request path touches."""
 
     __slots__ = (
+        "_aggregations",
         "_bytes_in",
         "_bytes_out",
         "_detector",
@@ -151,6 +157,7 @@ class ModelMetrics:
         self._p_value = _observers(families.p_value, model, detectors)
         self._failures = _counters(families.failures, model, FAILURE_REASONS)
         self._fail_open = _counters(families.fail_open, model, FAILURE_REASONS)
+        self._aggregations = _counters(families.aggregations, model, AGGREGATIONS)
         self._unscored = _counters(families.unscored, model, UNSCORED_REASONS)
         self._upstream_errors = _counters(families.upstream_errors, model, GRPC_CODES)
         self._skipped = families.skipped.labels(model).inc
@@ -190,6 +197,10 @@ class ModelMetrics:
     def fail_open(self, reason: str) -> None:
         """Count a request passed although it got no verdict."""
         (self._fail_open.get(reason) or self._fail_open[OTHER])()
+
+    def aggregation(self, result: str) -> None:
+        """Count a purified request that was to be answered from several copies."""
+        (self._aggregations.get(result) or self._aggregations[OTHER])()
 
     def unscored(self, reason: str) -> None:
         """Count a request that policy lets pass without a score."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy import rpc, wire
+from proxy.aggregator import Aggregator
 from proxy.assessor import Assessor
 from proxy.audit import AuditLog
 from proxy.batcher import Batcher
@@ -76,6 +77,7 @@ class Pipeline:
         self._device = Device(batcher)
         gatherer = Gatherer(self._device, upstream, self._tasks)
         self._assessor = Assessor(gatherer, self._device)
+        self._aggregator = Aggregator(self._device, upstream, self._tasks)
         self._observer = Observer(gatherer, self._record)
         self._finished: list[Flow] = []
         self._reader = Reader()
@@ -181,9 +183,10 @@ class Pipeline:
         # A sequence's model may see a request once, and only after it has been decided about.
         findings = await self._assessor.assess(inspection, None if in_sequence else forward.start)
         purified = await self._assessor.act(inspection, findings)
-        if purified is not None:
-            forward.replace(purified)
-        return await forward.start()
+        if purified is None or findings is None:
+            return await forward.start()
+        forward.replace(purified)
+        return await self._aggregator.answer(inspection, findings, forward.start)
 
     async def _pass(
         self, flow: Flow, defence: Defence, message: bytes, metadata: Metadata | None
@@ -219,7 +222,10 @@ class Pipeline:
             self._observer.watch(inspection, None)
             return message
         findings = await self._assessor.assess(inspection, None)
-        return await self._assessor.act(inspection, findings) or message
+        purified = await self._assessor.act(inspection, findings)
+        if purified is not None and inspection.model.aggregate is not None:
+            defence.metrics.aggregation("stream")
+        return purified or message
 
     def _inspection(
         self,

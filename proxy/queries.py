@@ -10,7 +10,7 @@ import numpy as np
 from proxy import rpc
 from proxy.answers import Output, copies_request, read_output
 from proxy.case import Buffer
-from proxy.errors import DetectorFailed
+from proxy.errors import DetectorFailed, Overloaded, ProxyError
 from proxy.inspection import Image, Inspection
 from proxy.tasks import Tasks
 from proxy.upstream import Upstream
@@ -24,15 +24,24 @@ class Queries:
 
     That is longer than the budget: the copies are asked about while the model answers the client,
     and only the wait beyond that answer counts as the defence's.
+
+    Args:
+        samples: those of the request that the copies hold; all of them by default.
     """
 
     def __init__(
-        self, upstream: Upstream, tasks: Tasks, inspection: Inspection, image: Image
+        self,
+        upstream: Upstream,
+        tasks: Tasks,
+        inspection: Inspection,
+        image: Image,
+        samples: Sequence[int] | None = None,
     ) -> None:
         self._upstream = upstream
         self._tasks = tasks
         self._inspection = inspection
         self._image = image
+        self._samples = samples
         self._timeout_s = inspection.timeout_s
 
     def start(self, copies: Mapping[str, Buffer], peers: Mapping[str, str]) -> Query | None:
@@ -74,7 +83,9 @@ class Queries:
         spec, inspection = self._image.spec, self._inspection
         answer = await self._upstream.call(
             rpc.INFER.path,
-            copies_request(inspection.request, spec, self._image.index, copies, peer),
+            copies_request(
+                inspection.request, spec, self._image.index, copies, peer, self._samples
+            ),
             timeout_s=self._timeout_s,
             metadata=inspection.metadata,
         )
@@ -86,4 +97,27 @@ class Queries:
     @property
     def _rows(self) -> int:
         """Samples in one copy."""
+        if self._samples is not None:
+            return len(self._samples)
         return self._image.shape[0] if self._image.spec.has_batch_axis else 1
+
+
+async def wait(inspection: Inspection, query: Query | None) -> dict[str, Output]:
+    """The answers to a query, within the budget; none where nothing was asked.
+
+    Raises:
+        DetectorFailed: they did not come in time, or the model refused.
+        Overloaded: the model server is.
+    """
+    if query is None:
+        return {}
+    try:
+        with inspection.waiting("views"):
+            async with asyncio.timeout(inspection.budget.left_s):
+                return await query
+    except TimeoutError:
+        raise DetectorFailed("budget") from None
+    except (DetectorFailed, Overloaded):
+        raise
+    except ProxyError as error:
+        raise DetectorFailed("error", f"the model refused a copy: {error}") from error

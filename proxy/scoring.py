@@ -1,4 +1,4 @@
-"""The device side of a defence: pixels to scores, scores to verdicts, suspicious to purified.
+"""The device side of a defence: pixels to scores, scores to verdicts.
 
 Everything here runs on the device thread, on lists of items that the batcher put together; the
 event loop sees only plain Python and numpy in `Glance` and `SampleVerdict`.
@@ -15,19 +15,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-import purifiers
 from detectors.base import Detector, DetectorError, Evidence, Need, peer_key
 from proxy import weights
 from proxy.adapt import ModelSpec
 from proxy.artifacts import Artifact, Provenance
-from proxy.case import Buffer, Case, Glance, Pixels, Splice, Suspects
+from proxy.case import Case, Glance, Pixels
 from proxy.config import Model
 from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
 from proxy.flow import SampleVerdict
 from proxy.kinds import codec_of
 from proxy.parts import build_detectors, build_purifiers
+from proxy.purification import Purification
 from proxy.rules import LEVELS, Rules
-from proxy.tensors import PixelCodec
 
 
 class Scorer:
@@ -64,7 +63,8 @@ class Scorer:
         chain = build_purifiers(model)
         weights.give([*self._detectors, *chain], artifact.networks)
         self._restore(artifact)
-        self._purifier = purifiers.Chain(chain) if chain else None
+        self.purification = Purification(spec, self._codec, model, chain, device)
+        """What is done to suspicious samples."""
         self._views = {view.key: view for d in self._detectors for view in d.views}
         self._peers = {peer_key(peer): peer for d in self._detectors for peer in d.peers}
         self._rules = Rules(spec.model, model, artifact.calibration, self._detectors)
@@ -136,23 +136,6 @@ class Scorer:
         scores |= self._score(evidence, [d for d in chosen if d.needs is not Need.INPUT])
         samples = self._rules.judge(scores)
         return _split(samples, [len(case.glance.x) for case in cases])
-
-    def purify(self, items: Sequence[Suspects]) -> list[Splice | Exception]:
-        """The suspicious samples purified, as replacements within their wire tensors."""
-        if self._spec.encoded:
-            return [self._purify_files(item) for item in items]
-        chosen = [item.glance.x[list(item.samples)] for item in items]
-        clean = self._purified(torch.cat(chosen))
-        results: list[Splice | Exception] = []
-        at = 0
-        for item in items:
-            width = len(item.data) // len(item.glance.x)
-            pieces: list[tuple[int, Buffer]] = []
-            for sample in item.samples:
-                pieces.append((sample * width, self._codec.encode(clean[at : at + 1])))
-                at += 1
-            results.append(pieces)
-        return results
 
     def samples(self, shape: Sequence[int]) -> int:
         """How many samples a tensor of this wire shape holds (raises InvalidTensor)."""
@@ -226,20 +209,6 @@ class Scorer:
     def _answers(self, outputs: Sequence[npt.NDArray[np.float32]]) -> Tensor:
         """(B, K) on the device; the copy that concatenating makes is ours to write."""
         return torch.from_numpy(np.concatenate(outputs)).to(self._device)
-
-    def _purified(self, x: Tensor) -> Tensor:
-        assert self._purifier is not None  # noqa: S101 (the configuration demands one to purify)
-        return self._purifier.purify(x.to(self._device)).cpu()
-
-    def _purify_files(self, item: Suspects) -> Splice | Exception:
-        codec = PixelCodec(self._spec)
-        files = codec.files(item.data)
-        for sample in item.samples:
-            try:
-                files[sample] = codec.edit_file(files[sample], self._purified)
-            except InvalidTensor as error:
-                return error
-        return codec.frame(files)
 
 
 def check_evidence(spec: ModelSpec, parts: Sequence[Detector]) -> None:

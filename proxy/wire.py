@@ -27,7 +27,7 @@ from proxy.fields import Buffer, Pieces, RawPiece, raw_header, split
 from proxy.pb import open_inference_pb2 as pb
 
 Changes = Mapping[int, Buffer | Sequence[tuple[int, Buffer]]]
-"""By input index: a whole new payload in raw form, or (offset, bytes) to write over the old one."""
+"""By index: a whole new payload in raw form, or (offset, bytes) to write over the old one."""
 
 RAW_INPUT, REQUEST_ID = 7, 3
 """Field numbers of ModelInferRequest."""
@@ -218,29 +218,8 @@ class InferRequest:
         """
         tensors = {index: self.tensors[index] for index in sorted(changes)}
         if all(tensor.piece is not None for tensor in tensors.values()):
-            return self._splice(changes, tensors.values())
+            return _spliced(self.data, RAW_INPUT, tensors.values(), changes)
         return self._rewrite(changes, inline=any(t.shared_memory for t in tensors.values()))
-
-    def _splice(self, changes: Changes, tensors: Iterable[Tensor]) -> bytes:
-        view = memoryview(self.data)
-        parts: list[Buffer] = []
-        position = 0
-        for tensor in tensors:
-            piece, change = tensor.piece, changes[tensor.index]
-            assert piece is not None  # noqa: S101 (the caller looked)
-            if isinstance(change, bytes | memoryview):
-                if len(change) == piece.end - piece.start:
-                    parts += (view[position : piece.start], change)
-                else:
-                    parts += (view[position : piece.tag_start], raw_header(RAW_INPUT, change))
-                    parts.append(change)
-                position = piece.end
-                continue
-            for offset, patch in _in_order(change, piece.end - piece.start):
-                parts += (view[position : piece.start + offset], patch)
-                position = piece.start + offset + len(patch)
-        parts.append(view[position:])
-        return b"".join(parts)
 
     def _rewrite(self, changes: Changes, *, inline: bool) -> bytes:
         head = pb.ModelInferRequest()
@@ -296,6 +275,31 @@ class InferResponse:
     def tensor(self, name: str) -> Tensor | None:
         """Return the output of that name, or None."""
         return next((tensor for tensor in self.tensors if tensor.name == name), None)
+
+    def replace(self, changes: Changes) -> bytes:
+        """Return a new message in which the outputs named by index have new values.
+
+        Raw outputs are spliced in place, everything else stays as the server sent it, byte for
+        byte; for typed ones the head is written anew by protobuf.
+
+        Raises:
+            IndexError, ValueError: an index or offset outside the response (a caller's error).
+            InvalidTensor: an output without values, or new ones that its datatype does not take.
+        """
+        tensors = {index: self.tensors[index] for index in sorted(changes)}
+        if all(tensor.piece is not None for tensor in tensors.values()):
+            return _spliced(self.data, _RAW_OUTPUT, tensors.values(), changes)
+        head = pb.ModelInferResponse()
+        head.CopyFrom(self.head)
+        parts: list[Buffer] = []
+        for tensor in self.tensors:
+            changed = tensor.index in changes
+            payload = _changed(tensor, changes[tensor.index]) if changed else tensor.data
+            if tensor.piece is None and changed and payload is not None:
+                typed_from_raw(tensor.kind(), payload, head.outputs[tensor.index].contents)
+            elif tensor.piece is not None and payload is not None:
+                parts += (raw_header(_RAW_OUTPUT, payload), payload)
+        return b"".join([head.SerializeToString(), *parts])
 
 
 class StreamResponse:
@@ -412,6 +416,29 @@ def _tensor(
         )
     contents = item.contents if item.HasField("contents") else None
     return Tensor(index, item.name, item.datatype, tuple(shape), None, contents, shared)
+
+
+def _spliced(data: Buffer, field: int, tensors: Iterable[Tensor], changes: Changes) -> bytes:
+    """Return the message with new values for these raw tensors, by ascending index."""
+    view = memoryview(data)
+    parts: list[Buffer] = []
+    position = 0
+    for tensor in tensors:
+        piece, change = tensor.piece, changes[tensor.index]
+        assert piece is not None  # noqa: S101 (the caller looked)
+        if isinstance(change, bytes | memoryview):
+            if len(change) == piece.end - piece.start:
+                parts += (view[position : piece.start], change)
+            else:
+                parts += (view[position : piece.tag_start], raw_header(field, change))
+                parts.append(change)
+            position = piece.end
+            continue
+        for offset, patch in _in_order(change, piece.end - piece.start):
+            parts += (view[position : piece.start + offset], patch)
+            position = piece.start + offset + len(patch)
+    parts.append(view[position:])
+    return b"".join(parts)
 
 
 def _changed(tensor: Tensor, change: Buffer | Sequence[tuple[int, Buffer]]) -> Buffer:

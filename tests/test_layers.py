@@ -111,7 +111,7 @@ TABLE = {
     ),
     "proxy.scoring": (
         "detectors.base proxy.adapt proxy.artifacts proxy.case proxy.config proxy.errors "
-        "proxy.flow proxy.kinds proxy.parts proxy.rules proxy.tensors proxy.weights purifiers "
+        "proxy.flow proxy.kinds proxy.parts proxy.purification proxy.rules proxy.weights "
         "numpy torch"
     ),
     "proxy.rules": (
@@ -129,13 +129,19 @@ TABLE = {
     "proxy.weights": (
         "detectors proxy.errors proxy.files purifiers purifiers.learned pydantic safetensors torch"
     ),
-    "proxy.parts": "detectors proxy.config proxy.errors proxy.kinds purifiers",
+    "proxy.purification": (
+        "proxy.adapt proxy.case proxy.codec proxy.config proxy.errors proxy.tensors purifiers "
+        "purifiers.aggregate numpy torch"
+    ),
+    "proxy.parts": (
+        "detectors detectors.purified_view proxy.config proxy.errors proxy.kinds purifiers"
+    ),
     "proxy.files": "",
     "proxy.pipeline": (
-        "proxy.assessor proxy.audit proxy.batcher proxy.budget proxy.config proxy.defence "
-        "proxy.device proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection "
-        "proxy.metrics proxy.observer proxy.reader proxy.rpc proxy.shared_memory proxy.tasks "
-        "proxy.upstream proxy.validation proxy.wire"
+        "proxy.aggregator proxy.assessor proxy.audit proxy.batcher proxy.budget proxy.config "
+        "proxy.defence proxy.device proxy.errors proxy.evidence proxy.flow proxy.forward "
+        "proxy.inspection proxy.metrics proxy.observer proxy.reader proxy.rpc "
+        "proxy.shared_memory proxy.tasks proxy.upstream proxy.validation proxy.wire"
     ),
     "proxy.observer": (
         "proxy.assessor proxy.budget proxy.errors proxy.evidence proxy.flow proxy.inspection "
@@ -144,12 +150,16 @@ TABLE = {
     "proxy.assessor": (
         "proxy.device proxy.errors proxy.evidence proxy.flow proxy.inspection proxy.policy"
     ),
+    "proxy.aggregator": (
+        "proxy.answers proxy.device proxy.errors proxy.evidence proxy.inspection proxy.queries "
+        "proxy.tasks proxy.upstream numpy"
+    ),
     "proxy.evidence": (
-        "proxy.answers proxy.case proxy.device proxy.errors proxy.flow proxy.inspection "
+        "proxy.answers proxy.case proxy.device proxy.flow proxy.inspection "
         "proxy.queries proxy.tasks proxy.upstream"
     ),
     "proxy.device": (
-        "proxy.batcher proxy.budget proxy.case proxy.errors proxy.flow proxy.inspection"
+        "proxy.batcher proxy.budget proxy.case proxy.errors proxy.flow proxy.inspection numpy"
     ),
     "proxy.queries": (
         "proxy.answers proxy.case proxy.errors proxy.inspection proxy.rpc proxy.tasks "
@@ -160,7 +170,7 @@ TABLE = {
         "proxy.adapt proxy.budget proxy.case proxy.config proxy.defence proxy.errors proxy.flow "
         "proxy.upstream proxy.wire ~proxy.scoring"
     ),
-    "proxy.answers": "proxy.adapt proxy.case proxy.errors proxy.wire numpy",
+    "proxy.answers": "proxy.adapt proxy.case proxy.datatypes proxy.errors proxy.wire numpy",
     "proxy.reader": "proxy.config proxy.errors proxy.fields proxy.validation proxy.wire",
     "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
     "proxy.supervisor": "proxy.admin proxy.config proxy.errors proxy.metrics aiohttp",
@@ -325,6 +335,7 @@ ONLY = {
         *(
             "proxy.artifacts",
             "proxy.codec",
+            "proxy.purification",
             "proxy.rules",
             "proxy.scoring",
             "proxy.tensors",

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from proxy import wire
-from proxy.answers import read_output, shows_output
+from proxy.answers import copies_request, read_output, shows_output, write_output
+from proxy.pb import open_inference_pb2 as pb
 from tests.builders import infer_request, infer_response, set_parameter
 from tests.proxy.test_tensors import SPEC
 
@@ -99,3 +101,64 @@ def test_which_requests_show_the_models_answer(
     request = wire.InferRequest.parse(message.SerializeToString())
     assert shows_output(request, SPEC) is shown
     assert not shows_output(request, replace(SPEC, output=None))
+
+
+NEW = {1: np.linspace(-3, 3, 10, dtype=np.float32)}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rows_are_written_in_the_answers_own_precision(dtype: type) -> None:
+    message = infer_response({"embedding": ROWS, "logits": ROWS.astype(dtype)}, request_id="7")
+    edited = write_output(message.SerializeToString(), SPEC, 2, NEW)
+    expected = ROWS.astype(dtype)
+    expected[1] = NEW[1]
+    message.raw_output_contents[1] = expected.tobytes()
+    assert edited == message.SerializeToString()
+
+
+def test_half_of_a_float_is_rounded_to_even() -> None:
+    values = np.array([1.0, 1.00390625, 1.01171875, -np.pi, 1e-30], np.float32)
+    message = pb.ModelInferResponse(
+        outputs=[{"name": "logits", "datatype": "BF16", "shape": [2, 5]}],
+        raw_output_contents=[bytes(20)],
+    )
+    edited = write_output(message.SerializeToString(), SPEC, 2, {1: values})
+    found = read_output(edited, SPEC, 2)
+    assert found is not None
+    reference = torch.from_numpy(values).to(torch.bfloat16).float().tolist()
+    assert found[1].tolist() == reference
+    assert not found[0].any()
+
+
+def test_probabilities_are_written_as_probabilities() -> None:
+    spec = replace(SPEC, output_kind="probabilities")
+    share = np.array([0.1, 0.7, 0.2], np.float32)
+    edited = write_output(response(np.ones((2, 3), np.float32)), spec, 2, {0: np.log(share)})
+    (tensor,) = wire.InferResponse.parse(edited).tensors
+    np.testing.assert_allclose(wire.as_numpy(tensor), [share, [1, 1, 1]], rtol=1e-6)
+
+
+def test_a_model_without_a_batch_axis_has_one_row() -> None:
+    spec = replace(SPEC, layout="CHW", shape=(3, 8, 8))
+    found = read_output(write_output(response(ROWS[0]), spec, 1, {0: NEW[1]}), spec, 1)
+    assert found is not None
+    assert np.array_equal(found[0], NEW[1])
+
+
+def test_copies_of_some_samples_take_their_rows_of_other_inputs_along() -> None:
+    message = infer_request(
+        {
+            "image": np.zeros((3, 3, 2, 2), np.float32),
+            "number": np.array([[1, 2], [3, 4], [5, 6]], np.int32),
+            "text": np.array([[b"a", b""], [b"bb", b"c"], [b"", b"ddd"]], np.object_),
+            "setting": np.array([7.5], np.float32),
+        }
+    )
+    request = wire.InferRequest.parse(message.SerializeToString())
+    copies = [bytes(2 * 48), b"\1" * (2 * 48)]
+    asked = wire.InferRequest.parse(copies_request(request, SPEC, 0, copies, samples=(0, 2)))
+    image, number, text, setting = (wire.as_numpy(tensor) for tensor in asked.tensors)
+    assert image.shape == (4, 3, 2, 2)
+    assert number.tolist() == [[1, 2], [5, 6]] * 2
+    assert text.tolist() == [[b"a", b""], [b"", b"ddd"]] * 2
+    assert setting.tolist() == [7.5, 7.5]

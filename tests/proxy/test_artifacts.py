@@ -188,6 +188,27 @@ def test_what_the_numbers_do_not_depend_on_may_change(folder: Path, change: dict
     assert load(folder, "cnn", model, CPU).provenance.model == "cnn"
 
 
+def test_a_purified_view_depends_on_the_purifiers_it_compares_with(tmp_path: Path) -> None:
+    view = {"name": "purified_view"}
+    fields: dict[str, Any] = {"calibration": "c", "detectors": [{"name": "residual"}, view]}
+    median, jpeg = {"name": "median"}, {"name": "jpeg"}
+
+    def configured(chain: list[dict[str, Any]], **params: Any) -> Model:
+        detectors = [{"name": "residual"}, {**view, "params": params}]
+        return Model.model_validate({**fields, "detectors": detectors, "purifiers": chain})
+
+    made = defence_of(configured([median]))
+    save(tmp_path, calibration=calibration(), states={}, provenance=provenance(defence=made))
+    assert load(tmp_path, "cnn", configured([median]), CPU).provenance.model == "cnn"
+    text = refusal(tmp_path, model=configured([jpeg]))
+    assert "it is stale: `detectors` of model cnn was " in text
+    assert '"jpeg"' in text
+    # With purifiers of its own, those of the model are not what its scores depend on.
+    assert defence_of(configured([median], purifiers=[jpeg])) == defence_of(
+        configured([], purifiers=[jpeg])
+    )
+
+
 def test_networks_come_along_and_must_be_those_calibrated_with(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

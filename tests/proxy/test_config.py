@@ -58,6 +58,15 @@ def test_contradictory_inputs_are_refused(fields: dict[str, Any], message: str) 
         ({"action": "purify"}, "at least one entry under purifiers"),
         ({"detectors": [GRID]}, "detectors need a calibration"),
         ({"detectors": [GRID, GRID], "calibration": "x"}, "listed twice"),
+        ({"aggregate": {}}, "aggregate goes with action: purify"),
+        (
+            {"aggregate": {}, "action": "purify", "purifiers": [GRID], "output": {"kind": "none"}},
+            "aggregate needs the model's class scores",
+        ),
+        (
+            {"aggregate": {"copies": 1}, "action": "purify", "purifiers": [GRID]},
+            "greater than or equal to 2",
+        ),
         ({"fpr": 0}, "greater than 0"),
         ({"fpr": 1}, "less than 1"),
         ({"budget_ms": 0}, "greater than 0"),

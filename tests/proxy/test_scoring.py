@@ -1,4 +1,4 @@
-"""The device side: pixels to scores to verdicts, and what is suspicious to purified."""
+"""The device side: pixels to scores to verdicts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ import torch
 from detectors.base import Need
 from proxy.adapt import ModelSpec
 from proxy.artifacts import Artifact, load
-from proxy.case import Case, Glance, Pixels, Suspects
+from proxy.case import Case, Glance, Pixels
 from proxy.config import Model
 from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
 from proxy.flow import SampleVerdict
 from proxy.parts import build_detectors
 from proxy.scoring import Scorer, check_evidence, use_device
 from purifiers import Median
-from tests.builders import framed
 from tests.defended import each, settings_of
-from tests.images import as_file, benign, tampered
-from tests.proxy.test_tensors import FILES, SPEC
+from tests.images import benign, tampered
+from tests.proxy.test_tensors import SPEC
 
 pytestmark = pytest.mark.triton  # the calibrations come from the models it serves
 
@@ -156,35 +155,6 @@ def test_the_reason_is_the_detector_that_weighs_most(calibrations: Path) -> None
     (found,) = verdicts(scorer(calibrations), [tampered(CLEAN)[:1]])
     sample: SampleVerdict = found[0]
     assert sample.p_values[sample.reason] == min(sample.p_values.values())
-
-
-def test_purified_samples_are_placed_within_their_tensor(calibrations: Path) -> None:
-    subject = scorer(calibrations, purifiers=[{"name": "median", "params": {"size": 3}}])
-    glances = subject.look([pixels(CLEAN[:3]), pixels(CLEAN[3:])])
-    items = [
-        Suspects(glance, x.tobytes(), chosen)
-        for glance, x, chosen in zip(glances, (CLEAN[:3], CLEAN[3:]), ((0, 2), (1,)), strict=True)
-        if isinstance(glance, Glance)
-    ]
-    width = 4 * 3 * 32 * 32
-    expected = Median(3).purify(torch.from_numpy(CLEAN)).numpy()
-    first, second = subject.purify(items)
-    assert first == [(0, expected[0].tobytes()), (2 * width, expected[2].tobytes())]
-    assert second == [(width, expected[4].tobytes())]
-
-
-def test_purified_files_are_a_whole_new_tensor(calibrations: Path) -> None:
-    subject = scorer(calibrations, "encoded", replace(FILES, size=(32, 32), max_pixels=2000))
-    files = [as_file(x) for x in CLEAN[:2]]
-    (glance,) = subject.look([Pixels(framed(files), (2, 1), copies=False)])
-    assert isinstance(glance, Glance)
-    (found,) = subject.purify([Suspects(glance, framed(files), (1,))])
-    assert isinstance(found, bytes)
-    assert found.startswith(framed(files[:1]))
-    assert found != framed(files)
-    broken = framed([files[0], b"gone"])
-    (refused,) = subject.purify([Suspects(glance, broken, (1,))])
-    assert isinstance(refused, InvalidTensor)
 
 
 # -- what is refused when it is built --------------------------------------------------------------

@@ -488,6 +488,66 @@ def test_typed_and_raw_outputs_are_the_same(data: st.DataObject, name: str, type
     assert list(as_numpy(response.tensors[0]).shape) == shape
 
 
+@given(st.data(), st.lists(st.sampled_from(sorted(SIZES)), min_size=1, max_size=3), st.booleans())
+def test_outputs_are_replaced_as_protobuf_edits(
+    data: st.DataObject, names: list[str], typed: bool
+) -> None:
+    typed = typed and all(name in TYPED for name in names)
+    message = pb.ModelInferResponse(model_name="m", id="7")
+    message.parameters["note"].string_param = "kept"
+    shapes = [data.draw(st.lists(st.integers(0, 3), max_size=3)) for _ in names]
+    for number, (name, shape) in enumerate(zip(names, shapes, strict=True)):
+        output = message.outputs.add(name=f"o{number}", datatype=name, shape=shape)
+        raw = data.draw(payloads(name, product(shape)))
+        if typed:
+            output.contents.SetInParent()
+            set_typed(output.contents, name, raw)
+        else:
+            message.raw_output_contents.append(raw)
+    wire = message.SerializeToString()
+    response = InferResponse.parse(wire)
+    changes = {}
+    for index in data.draw(st.sets(st.integers(0, len(names) - 1))):
+        old = bytes(response.tensors[index].payload())
+        change, new = changed_payload(data, names[index], product(shapes[index]), old)
+        changes[index] = change
+        if typed:
+            set_typed(message.outputs[index].contents, names[index], new)
+        else:
+            message.raw_output_contents[index] = new
+    result = response.replace(changes)
+    edited = pb.ModelInferResponse.FromString(result)
+    assert edited.SerializeToString(deterministic=True) == message.SerializeToString(
+        deterministic=True
+    )
+    if not typed:
+        assert split(result, 6)[0] == split(wire, 6)[0]
+    if not changes:
+        assert result == wire
+
+
+def test_a_typed_output_beside_a_raw_one_is_replaced() -> None:
+    message = infer_response({"raw": IMAGE, "typed": IMAGE})
+    del message.raw_output_contents[1]
+    message.outputs[1].contents.fp32_contents.extend(IMAGE.ravel().tolist())
+    new = InferResponse.parse(message.SerializeToString()).replace({1: [(0, b"\0" * 4)]})
+    edited = InferResponse.parse(new)
+    assert as_numpy(edited.tensors[0]).ravel().tolist() == IMAGE.ravel().tolist()
+    assert as_numpy(edited.tensors[1]).ravel().tolist() == [0, *IMAGE.ravel().tolist()[1:]]
+
+
+def test_outputs_without_values_are_not_replaced() -> None:
+    response = InferResponse.parse(
+        pb.ModelInferResponse(
+            outputs=[{"name": "o", "datatype": "FP32", "shape": [1]}]
+        ).SerializeToString()
+    )
+    with pytest.raises(InvalidTensor, match="has no data"):
+        response.replace({0: [(0, b"1234")]})
+    with pytest.raises(IndexError):
+        response.replace({1: b""})
+
+
 @pytest.mark.triton
 def test_triton_deals_raw_entries_as_we_do(triton: EmbeddedTriton) -> None:
     """Inputs in shared memory are skipped; outputs there have an empty entry."""

@@ -1,0 +1,147 @@
+"""The device side of purifying: suspicious samples to clean ones, several copies to one answer.
+
+Runs on the device thread, on lists of items that the batcher put together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from proxy.adapt import ModelSpec
+from proxy.case import Buffer, Splice, Suspects
+from proxy.codec import Codec
+from proxy.config import Model
+from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
+from proxy.tensors import PixelCodec
+from purifiers import Chain, Purifier
+from purifiers.aggregate import majority_vote, mean_of_probabilities
+
+_LEAST = math.log(torch.finfo(torch.float32).tiny)
+_RULES = {"mean": mean_of_probabilities, "vote": majority_vote}
+
+
+class Purification:
+    """The purifiers of one model.
+
+    Args:
+        spec: the model's tensors.
+        codec: of its input.
+        model: its configuration.
+        chain: its purifiers, with their networks.
+        device: where to compute.
+
+    Raises:
+        ConfigError: copies are to be aggregated that this model cannot be asked about.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        codec: Codec,
+        model: Model,
+        chain: Sequence[Purifier],
+        device: torch.device,
+    ) -> None:
+        self._spec = spec
+        self._codec = codec
+        self._device = device
+        self._purifier = Chain(chain) if chain else None
+        self._aggregate = model.aggregate
+        if model.aggregate is not None and not spec.can_query:
+            raise ConfigError(
+                f"models.{spec.model}.aggregate: a stateful or decoupled model cannot be asked "
+                "about several copies; remove it"
+            )
+
+    def purify(self, items: Sequence[Suspects]) -> list[Splice | Exception]:
+        """The suspicious samples purified, as replacements within their wire tensors."""
+        if self._spec.encoded:
+            return [self._spliced_files(item) for item in items]
+        clean = self._purified(_suspicious(items))
+        results: list[Splice | Exception] = []
+        at = 0
+        for item in items:
+            width = len(item.data) // len(item.glance.x)
+            pieces: list[tuple[int, Buffer]] = []
+            for sample in item.samples:
+                pieces.append((sample * width, self._codec.encode(clean[at : at + 1])))
+                at += 1
+            results.append(pieces)
+        return results
+
+    def redraw(self, items: Sequence[Suspects]) -> list[tuple[bytes, ...] | Exception]:
+        """Purified copies beside the one served: raw wire tensors of the suspicious samples."""
+        assert self._aggregate is not None  # noqa: S101 (only then are copies asked for)
+        more = self._aggregate.copies - 1
+        if self._spec.encoded:
+            return [self._copied_files(item, more) for item in items]
+        x = _suspicious(items)
+        drawn = [self._purified(x) for _ in range(more)]
+        results: list[tuple[bytes, ...] | Exception] = []
+        at = 0
+        for item in items:
+            rows = slice(at, at + len(item.samples))
+            at = rows.stop
+            results.append(tuple(self._codec.encode(copy[rows]) for copy in drawn))
+        return results
+
+    def combine(
+        self, items: Sequence[npt.NDArray[np.float32]]
+    ) -> list[npt.NDArray[np.float32] | Exception]:
+        """One answer from those to all copies, as the model would give it.
+
+        Args:
+            items: answers to V copies of S samples each, (V, S, K), as `answers.read_output`.
+
+        Returns:
+            (S, K) each: log-probabilities, and for a model that answers with logits, logits with
+            the mean normaliser of the copies' own. Bare log-probabilities among the logits of a
+            batch would tell the caller which samples are suspected.
+        """
+        assert self._aggregate is not None  # noqa: S101 (only then are answers combined)
+        rule = _RULES[self._aggregate.rule]
+        results: list[npt.NDArray[np.float32] | Exception] = []
+        for item in items:
+            answers = torch.from_numpy(item)
+            scores = rule(answers).clamp(min=_LEAST)
+            if self._spec.output_kind == "logits":
+                scores = scores + answers.logsumexp(2).mean(0)[:, None]
+            usable = bool(torch.isfinite(scores).all())
+            results.append(scores.numpy() if usable else DetectorFailed("non_finite"))
+        return results
+
+    def _purified(self, x: Tensor) -> Tensor:
+        assert self._purifier is not None  # noqa: S101 (the configuration demands one to purify)
+        return self._purifier.purify(x.to(self._device)).cpu()
+
+    def _spliced_files(self, item: Suspects) -> Splice | Exception:
+        codec = PixelCodec(self._spec)
+        files = codec.files(item.data)
+        for sample in item.samples:
+            try:
+                files[sample] = codec.edit_file(files[sample], self._purified)
+            except InvalidTensor as error:
+                return error
+        return codec.frame(files)
+
+    def _copied_files(self, item: Suspects, more: int) -> tuple[bytes, ...] | Exception:
+        codec = PixelCodec(self._spec)
+        files = codec.files(item.data)
+        try:
+            return tuple(
+                codec.frame([codec.edit_file(files[i], self._purified) for i in item.samples])
+                for _ in range(more)
+            )
+        except InvalidTensor as error:
+            return error
+
+
+def _suspicious(items: Sequence[Suspects]) -> Tensor:
+    """The suspicious samples of all items, one after the other."""
+    return torch.cat([item.glance.x[list(item.samples)] for item in items])
