@@ -87,7 +87,7 @@ class Findings:
 
 def at(rows: Iterable[Row], point: str) -> list[Row]:
     """The rows of one operating point."""
-    return [row for row in rows if row["point"] == point]
+    return [row for row in rows if row.get("point") == point]
 
 
 def table(rows: Iterable[Row], line: str, column: str) -> Table:

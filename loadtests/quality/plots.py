@@ -187,7 +187,9 @@ def scatter(name: str, points: Sequence[Point], *, x: str, y: str) -> str:
 def _label(axis: Axes, points: Sequence[Point], costs: Iterable[float]) -> None:
     """Write each name where it covers no point and no other name, if there is such a place."""
     placed = [axis.transData.transform((c, p.benefit)) for c, p in zip(costs, points, strict=True)]
-    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in placed]
+    frame, far = axis.bbox, 1e6
+    taken = [(-far, -far, frame.x0, far), (frame.x1, -far, far, far)]
+    taken += [(x - 7, y - 7, x + 7, y + 7) for x, y in placed]
     for (x, y), point in zip(placed, points, strict=True):
         long = 6.6 * len(point.label)
         places = [(10.0, -4.0), (-10.0 - long, -4.0)]
@@ -199,14 +201,15 @@ def _label(axis: Axes, points: Sequence[Point], costs: Iterable[float]) -> None:
         free = [(right, up) for right, up in places if not _hits(x + right, y + up, long, taken)]
         right, up = (free or places)[0]
         taken.append((x + right, y + up, x + right + long, y + up + 12))
-        far = {"arrowstyle": "-", "color": MUTED, "lw": 0.7, "shrinkA": 0, "shrinkB": 5}
+        leader = {"arrowstyle": "-", "color": MUTED, "lw": 0.7, "shrinkA": 0, "shrinkB": 5}
+        left, bottom = axis.transData.inverted().transform((x, y))
         axis.annotate(
             point.label,
-            axis.transData.inverted().transform((x, y)),
+            (left, bottom),
             (right, up),
             textcoords="offset points",
             fontsize=11,
-            arrowprops=far if abs(up) > 20 else None,
+            arrowprops=leader if abs(up) > 20 else None,
         )
 
 

@@ -159,15 +159,16 @@ def systems(findings: Findings) -> str:
         return ""
     worst: list[Row] = []
     for system, cells in lines.items():
-        attack = max(cells, key=lambda name: number(cells[name], "served_wrong"))
+        attacks = [name for name in cells if name.startswith("attack/")]
+        attack = max(attacks or cells, key=lambda name: number(cells[name], "served_wrong"))
         lost, clean = cells[attack], cells.get("fresh/clean", {})
         worst.append(
             {
                 "system": system,
                 "worst on": title(attack),
-                "served wrong": number(lost, "served_wrong"),
-                "low": number(lost, "served_wrong_low"),
-                "high": number(lost, "served_wrong_high"),
+                "served wrong": _rounded(number(lost, "served_wrong")),
+                "low": _rounded(number(lost, "served_wrong_low")),
+                "high": _rounded(number(lost, "served_wrong_high")),
                 "clean refused": _rounded(number(clean, "refused")),
                 "clean accuracy": _rounded(number(clean, "accuracy")),
             }
@@ -244,7 +245,6 @@ def costs(findings: Findings) -> str:
 
 
 def _scatter(kind: str, rows: Sequence[Row], benefits: Mapping[str, float], y: str) -> str:
-    most = max(round(number(row, "queries")) for row in rows)
     points = [
         plots.Point(
             str(row["part"]),
@@ -257,7 +257,8 @@ def _scatter(kind: str, rows: Sequence[Row], benefits: Mapping[str, float], y: s
     best = max(points, key=lambda point: point.benefit)
     told = f"{y} over cost of each {kind}. Best: {best.label} with {best.benefit:.2f}."
     x = f"CPU milliseconds an image, batches of 32, {_SIDE} pixels, one thread (logarithmic)"
-    named = ["no extra query", "1 extra query", *(f"{i} extra queries" for i in range(2, most + 1))]
+    queries = sorted({point.series for point in points})
+    named = [f"{count or 'no'} extra {'query' if count == 1 else 'queries'}" for count in queries]
     drawn = plots.scatter(kind, points, x=x, y=y)
     heading = f"<h3>{kind.capitalize()}s</h3>"
-    return heading + markup.plot(drawn, told, markup.legend(named[: most + 1]))
+    return heading + markup.plot(drawn, told, markup.legend(named, queries))

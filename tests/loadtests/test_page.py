@@ -215,6 +215,16 @@ def test_a_defence_that_does_harm_is_named(text: str, tmp_path: Path) -> None:
     assert "Weaker than the model alone: jpeg served always at 1/255." in text
 
 
+def test_the_worst_of_a_system_is_an_attack(tmp_path: Path) -> None:
+    rows = [row for row in measured() if row.get("system") == "flag only"]
+    for row in rows:
+        wrong = {"fresh/clean": 0.9, "attack/cw": 0.4}.get(str(row["images"]), 0.1)
+        row["served_wrong"] = wrong
+    page.write(tmp_path / "report.html", rows, {}, [], {})
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<td class="text">CW</td><td>0.4</td>' in text
+
+
 def test_the_readme_gets_its_tables_between_the_markers(tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_text(f"before\n\n{readme.BEGIN}\nold\n{readme.END}\n\nafter\n", encoding="utf-8")
