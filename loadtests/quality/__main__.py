@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
 from loadtests.harness import options
+from loadtests.quality import readme
 from loadtests.quality.images import FULL, QUICK
 from loadtests.quality.study import run
 
@@ -35,11 +36,16 @@ def main() -> int:
         metavar="DIR",
         help="report and intermediate results (default: quality-out)",
     )
+    parser.add_argument(
+        "--readme", type=Path, metavar="FILE", help="rewrite the tables between this file's markers"
+    )
     chosen = parser.parse_args()
     sizes = QUICK if chosen.quick else FULL
     columns = (*Progress.get_default_columns(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         report = run(chosen.data, chosen.out, sizes, progress)
+    if chosen.readme is not None:
+        readme.update(chosen.readme, report.rows)
     return report.finish(chosen.json or chosen.out / "report.json")
 
 
