@@ -24,7 +24,7 @@ from proxy.scoring import check_evidence, use_device
 from proxy.upstream import Upstream
 from tuning.attacks import FAMILIES, attack
 from tuning.batches import affordable, seeded
-from tuning.local_model import LogitModel
+from tuning.local_model import LocalModel
 from tuning.supervise import Validation, learn, validate
 from tuning.witness import Witness
 
@@ -78,7 +78,7 @@ class Samples:
     """Benign samples, e.g. (N, C, H, W) float32 in [0, 1]."""
     groups: Mapping[str, Tensor] = field(default_factory=dict)
     """Benign groups of the user's own, beside `x` and its variations: name -> (M, ...)."""
-    copy: LogitModel | None = None
+    copy: LocalModel | None = None
     """A local copy of the model, for a score learned from attacks on it besides."""
 
 
@@ -111,7 +111,7 @@ async def calibrate(
     first, rest = _halves(samples, generator)
     for detector in parts:
         detector.prepare(first["clean"].to(device))
-    witness = Witness(upstream, spec, parts, progress)
+    witness = Witness(upstream, spec, parts, progress, generator)
     fit = await witness.evidence(first, "asking (fit)")
     held = await witness.evidence(rest, "asking (threshold)")
     for detector in parts:
@@ -124,7 +124,10 @@ async def calibrate(
     levels = evidence_levels(parts)
     found: tuple[Validation, ...] = ()
     if samples.copy is not None:
-        hostile = _attacked(samples.copy, first["clean"], seed, progress)
+        if samples.x.ndim != 4:
+            raise ConfigError("--model-file: attacks to learn from are made on images only")
+        _check_copy(samples.copy, first["clean"], fit["clean"].output, device)
+        hostile = _attacked(samples.copy, first["clean"], device, seed, progress)
         asked = await witness.evidence(hostile, "asking (attacked)")
         attacked = _score_all(parts, asked, device, progress)
         found = tuple(validate(calibration, levels, attacked, model.fpr))
@@ -153,15 +156,23 @@ def _split(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return shuffled[:cut], shuffled[cut:]
 
 
-def _attacked(copy: LogitModel, x: Tensor, seed: int, progress: Progress) -> dict[str, Tensor]:
+def _check_copy(copy: LocalModel, x: Tensor, answers: Tensor | None, device: torch.device) -> None:
+    """Refuse a copy that is of another model; nobody can tell where no detector wants answers."""
+    if answers is not None:
+        copy.check(x.to(device), answers, affordable(_CHUNK, tuple(x.shape[1:])))
+
+
+def _attacked(
+    copy: LocalModel, x: Tensor, device: torch.device, seed: int, progress: Progress
+) -> dict[str, Tensor]:
     """Attacked copies of samples detectors were fitted on, by kind of attack."""
     task = progress.add_task("attacking", total=len(FAMILIES))
     made = {}
     for kind in FAMILIES:
-        parts = x[:_ATTACKED].split(affordable(_CHUNK, tuple(x.shape[1:])))
+        parts = x[:_ATTACKED].to(device).split(affordable(_CHUNK, tuple(x.shape[1:])))
         made[kind] = torch.cat(
             [attack(copy, part, seeded(seed, kind, i), [kind]) for i, part in enumerate(parts)]
-        )
+        ).cpu()
         progress.advance(task)
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from rich.progress import Progress, TaskID
 from torch import Tensor
 
@@ -20,6 +21,7 @@ class Witness:
     Args:
         parts: say what evidence is needed; the model is asked only if one needs its answers.
         progress: gets a task for each call of `evidence`.
+        generator: of random views, on the CPU.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class Witness:
         spec: ModelSpec,
         parts: Sequence[Detector],
         progress: Progress,
+        generator: torch.Generator,
     ) -> None:
         asks = any(d.needs is not Need.INPUT for d in parts)
         self._client = ModelClient(upstream, spec) if asks else None
@@ -39,6 +42,7 @@ class Witness:
         self._spec = spec
         self._views = {view.key: view for d in parts for view in d.views}
         self._progress = progress
+        self._generator = generator
 
     async def evidence(self, groups: Mapping[str, Tensor], title: str) -> dict[str, Evidence]:
         """Evidence on groups of samples, each (N, ...) as read from a file."""
@@ -55,7 +59,8 @@ class Witness:
     async def _of(self, client: ModelClient, x: Tensor, task: TaskID) -> Evidence:
         output = await self._ask(client, x, task)
         answers = {
-            key: await self._ask(client, view.purify(x), task) for key, view in self._views.items()
+            key: await self._ask(client, view.purify(x, self._generator), task)
+            for key, view in self._views.items()
         }
         answers |= {key: await self._ask(peer, x, task) for key, peer in self._peers.items()}
         return Evidence(x, output, answers)

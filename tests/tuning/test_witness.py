@@ -37,7 +37,8 @@ async def witness(
     upstream: Upstream, progress: Progress, parts: list[tuple[str, dict[str, Any]]]
 ) -> Witness:
     spec = resolve("digits_like", Model(), *await describe(upstream, "digits_like"))
-    return Witness(upstream, spec, [build(name, params) for name, params in parts], progress)
+    built = [build(name, params) for name, params in parts]
+    return Witness(upstream, spec, built, progress, torch.Generator().manual_seed(0))
 
 
 async def test_each_group_has_the_evidence_the_detectors_need(upstream: Upstream) -> None:
