@@ -13,12 +13,16 @@ import pytest
 import torch
 import yaml
 
+from detectors import Evidence
 from proxy import artifacts, configfile
 from proxy.cli import main
+from proxy.parts import build_detectors
 from proxy.scoring import Scorer
 from tests.defended import MODELS
 from tests.images import benign
+from tests.learning import DigitsLike, export
 from tests.proxy.test_tensors import SPEC
+from tuning.attacks import FAMILIES
 from tuning.triton import EmbeddedTriton
 
 pytestmark = pytest.mark.triton
@@ -200,3 +204,85 @@ def test_serving_refuses_what_was_calibrated_for_something_else(
     told = capsys.readouterr().err
     assert "it is stale: `detectors` of model digits_like_fp16" in told
     assert "Run `breakwater calibrate --config FILE --model digits_like_fp16" in told
+
+
+# -- a user's own benign groups, and a local copy of the model -------------------------------------
+
+
+def test_a_benign_group_of_ones_own_stays_quiet(calibrate: Command, tmp_path: Path) -> None:
+    parts = [{"name": "residual"}]
+    grain = np.random.default_rng(0).normal(0, 0.08, (150, 3, 32, 32))
+    noisy = (benign(150, seed=6) + grain).clip(0, 1).astype(np.float32)
+    np.savez(tmp_path / "noisy.npz", x=noisy)
+    flagged = []
+    for options in ((), ("--group", f"camera_7={tmp_path / 'noisy.npz'}")):
+        assert calibrate("digits_like", *options, detectors=parts) == 0
+        model = configfile.load(tmp_path / "breakwater.yaml").models["digits_like"]
+        assert model.calibration is not None
+        found = artifacts.load(model.calibration, "digits_like", model, torch.device("cpu"))
+        assert ("camera_7" in found.provenance.groups) == bool(options)
+        assert len(found.provenance.data_sha256.split()) == 1 + bool(options)
+        (residual,) = build_detectors(model)
+        residual.load_state(found.states["residual"], torch.device("cpu"))
+        rule = found.calibration.rule([["residual"]], 0.05)
+        fused = rule.score({"residual": residual.score(Evidence(torch.from_numpy(noisy)))})
+        flagged.append((fused > rule.threshold.value).float().mean().item())
+    without, with_group = flagged
+    assert with_group < 0.12 < 0.9 < without
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ("clean={data}", "--group clean: the name is that of a built-in group"),
+        ("mine={few}", "has 20 images; a false-positive rate of 0.05 needs at least 42"),
+        ("mine={absent}", "absent.npz"),
+    ],
+)
+def test_groups_that_cannot_be_used(
+    calibrate: Command,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    group: str,
+    message: str,
+) -> None:
+    few = tmp_path / "few.npz"
+    np.savez(few, x=benign(20, seed=2))
+    option = group.format(data=data, few=few, absent=tmp_path / "absent.npz")
+    assert calibrate("digits_like", "--group", option, detectors=[{"name": "residual"}]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_group_without_a_name(calibrate: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        calibrate("digits_like", "--group", "file.npz")
+    assert "NAME=FILE" in capsys.readouterr().err
+
+
+def test_a_local_copy_of_the_model_adds_a_learned_score(
+    calibrate: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = export(DigitsLike(), tmp_path / "copy.pt")
+    assert calibrate("digits_like", "--model-file", str(copy)) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "kinds of attack the learned score has not seen" in told
+    for family in FAMILIES:
+        assert f" {family} " in told
+    model = configfile.load(tmp_path / "breakwater.yaml").models["digits_like"]
+    assert model.calibration is not None
+    found = artifacts.load(model.calibration, "digits_like", model, torch.device("cpu"))
+    learned = {learner.names for learner in found.calibration.learners}
+    assert len(learned) == 2  # the levels of two detectors or more
+    scorer = Scorer(SPEC, model, found, torch.device("cpu"), lambda name, seconds: None)
+    assert set(scorer.threshold_bounds) == {"input", "output", "views"}
+
+
+def test_a_copy_of_another_model_is_refused(
+    calibrate: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = DigitsLike()
+    other.weights.data = other.weights.data.flip(1).contiguous()
+    copy = export(other, tmp_path / "copy.pt")
+    assert calibrate("digits_like", "--model-file", str(copy)) == 2
+    assert "the model file gives the class digits_like gives for" in capsys.readouterr().err
