@@ -13,7 +13,7 @@ import detectors
 import purifiers
 from proxy import configfile
 from proxy.adapt import ModelSpec
-from proxy.config import Config
+from proxy.config import Config, Model
 from proxy.defence import Defence
 from proxy.defences import Defences
 from proxy.errors import ProxyError
@@ -140,9 +140,29 @@ def _print_model(console: Console, defence: Defence) -> None:
         table.add_row("fail open", "a failing or overloaded detector lets requests pass")
     table.add_row("detectors", ", ".join(p.name for p in model.detectors) or "none")
     table.add_row("purifiers", ", ".join(p.name for p in model.purifiers) or "none")
+    _add_options(table, model)
     if defence.scorer is not None and spec is not None:
         _add_calibration(table, defence.scorer, model.fpr, ",".join(spec.versions))
     console.print(table)
+
+
+def _add_options(table: Table, model: Model) -> None:
+    """What is off unless the configuration asks for it."""
+    if model.cascade is not None:
+        table.add_row(
+            "cascade",
+            f"stop at the input where at least {model.cascade.clean:.1%} of benign samples look "
+            f"more suspicious, or at most {model.cascade.suspicious:.1%}",
+        )
+    if model.secrecy is not None:
+        table.add_row(
+            "secrecy",
+            f"{model.secrecy.keep:.0%} of the detectors, drawn anew every "
+            f"{model.secrecy.rotate_hours:g} h by {escape(str(model.secrecy.key_file))}",
+        )
+    if model.aggregate is not None:
+        rule = {"mean": "mean of probabilities", "vote": "majority vote"}[model.aggregate.rule]
+        table.add_row("aggregate", f"{rule} over {model.aggregate.copies} purified copies")
 
 
 def _add_tensors(table: Table, spec: ModelSpec) -> None:

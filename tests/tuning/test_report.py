@@ -109,6 +109,32 @@ def test_a_defended_model_is_shown_as_triton_completes_it(
         assert "for 5.00% false positives (at most" in shown[f"threshold ({level})"]
 
 
+def test_what_is_off_by_default_is_shown_where_it_is_on(
+    check: Callable[..., int],
+    calibrations: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert check(settings_of(calibrations, {"digits_like": {}})) == 0
+    assert not {"cascade", "secrecy", "aggregate"} & set(rows(capsys.readouterr().out))
+    (tmp_path / "key").write_text("0123456789abcdef")
+    fields = {
+        "cascade": {"clean": 0.6},
+        "secrecy": {"key_file": "key", "rotate_hours": 12},
+        "action": "purify",
+        "purifiers": [{"name": "resize_pad"}],
+        "aggregate": {"copies": 5, "rule": "vote"},
+    }
+    assert check(settings_of(calibrations, {"digits_like": fields})) == 0
+    shown = rows(capsys.readouterr().out)
+    assert "60.0% of benign samples look more suspicious, or at most 0.1%" in shown["cascade"]
+    assert shown["secrecy"].startswith("70% of the detectors, drawn anew every 12 h by ")
+    assert shown["aggregate"] == "majority vote over 5 purified copies"
+    fields["purifiers"] = [{"name": "median"}]
+    assert check(settings_of(calibrations, {"digits_like": fields})) == 2
+    assert "median would make 5 equal copies" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("fields", [{"mode": "observe"}, {"on_failure": "closed"}])
 def test_only_what_is_enforced_can_fail_open(
     check: Callable[..., int],
