@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import detectors
-import purifiers
 from proxy.config import Config
 from proxy.configfile import MAX_ERRORS, load, schema
 from proxy.errors import ConfigError
+from proxy.parts import build_detectors, build_purifiers
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
@@ -141,7 +140,6 @@ def test_example_loads_and_shows_every_field() -> None:
 def test_example_names_detectors_and_purifiers_that_exist() -> None:
     config = load(DEPLOY / "config.example.yaml")
     for model in config.models.values():
-        for part in model.detectors:
-            assert detectors.build(part.name, part.params).name == part.name
-        for part in model.purifiers:
-            assert purifiers.build(part.name, part.params).name == part.name
+        built = build_detectors(model)
+        assert [part.name for part in built] == [part.name for part in model.detectors]
+        assert len(build_purifiers(model)) == len(model.purifiers)
