@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,10 @@ class Purification:
         self._codec = codec
         self._device = device
         self._purifier = Chain(chain) if chain else None
+        # What comes before the first random purifier is the same for every copy.
+        steady = list(takewhile(lambda part: not part.is_random, chain))
+        self._steady = Chain(steady) if steady else None
+        self._random = Chain(chain[len(steady) :]) if len(steady) < len(chain) else None
         self._aggregate = model.aggregate
         if model.aggregate is not None and not spec.can_query:
             raise ConfigError(
@@ -81,8 +86,10 @@ class Purification:
         more = self._aggregate.copies - 1
         if self._spec.encoded:
             return [self._copied_files(item, more) for item in items]
-        x = _suspicious(items)
-        drawn = [self._purified(x) for _ in range(more)]
+        assert self._random is not None  # noqa: S101 (`build_purifiers` demands one)
+        x = _suspicious(items).to(self._device)
+        x = x if self._steady is None else self._steady.purify(x)
+        drawn = [self._random.purify(x).cpu() for _ in range(more)]
         results: list[tuple[bytes, ...] | Exception] = []
         at = 0
         for item in items:

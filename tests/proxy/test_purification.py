@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,16 +60,14 @@ def test_purified_files_are_a_whole_new_tensor(calibrations: Path) -> None:
 
 
 def aggregating(
-    calibrations: Path, rule: str = "mean", copies: int = 3, **fields: Any
+    calibrations: Path, rule: str = "mean", chain: Sequence[dict[str, Any]] = RANDOM
 ) -> Purification:
-    subject = scorer(
+    return scorer(
         calibrations,
-        purifiers=RANDOM,
+        purifiers=chain,
         action="purify",
-        aggregate={"copies": copies, "rule": rule},
-        **fields,
-    )
-    return subject.purification
+        aggregate={"copies": 3, "rule": rule},
+    ).purification
 
 
 def test_further_copies_hold_the_suspicious_samples_each_drawn_anew(calibrations: Path) -> None:
@@ -89,6 +88,17 @@ def test_further_copies_hold_the_suspicious_samples_each_drawn_anew(calibrations
     assert first != other
     drawn = np.frombuffer(first, np.float32).reshape(2, 3, 32, 32)
     assert np.abs(drawn - CLEAN[[0, 2]]).mean() < 0.1 < np.abs(drawn[::-1] - CLEAN[[0, 2]]).mean()
+
+
+def test_what_is_the_same_for_every_copy_comes_before_what_is_not(calibrations: Path) -> None:
+    grey = [{"name": "bit_depth", "params": {"bits": 1}}]
+    subject = aggregating(calibrations, chain=[*grey, *RANDOM])
+    glance = Glance(torch.from_numpy(CLEAN[:1]), {})
+    ((copy, _),) = subject.redraw([Suspects(glance, CLEAN[:1].tobytes(), (0,))])  # type: ignore[misc]
+    assert len(np.unique(np.frombuffer(copy, np.float32))) > 2  # resized after it, not before
+    subject = aggregating(calibrations, chain=[*RANDOM, *grey])
+    ((copy, _),) = subject.redraw([Suspects(glance, CLEAN[:1].tobytes(), (0,))])  # type: ignore[misc]
+    assert np.unique(np.frombuffer(copy, np.float32)).tolist() == [0, 1]
 
 
 def test_further_copies_of_files_are_files(calibrations: Path) -> None:
