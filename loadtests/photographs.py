@@ -65,8 +65,10 @@ def candidates(weights: Path | None) -> tuple[dict[str, Purifier], dict[str, str
     """Purifiers that can run here, by key; those that cannot, with the reason."""
     built = [purifiers.build(name) for name in purifiers.PURIFIERS]
     built += [purifiers.build(name, params) for name, params in OTHERS]
-    # The best that was found without training (`purifiers.wavelet`).
-    built.append(Chain([purifiers.Jpeg(quality=75, subsample=True), purifiers.Wavelet()]))
+    # The best single answers that were found without training (`purifiers.tv`).
+    coded = purifiers.Jpeg(quality=75, subsample=True)
+    built.append(Chain([coded, purifiers.TotalVariation()]))
+    built.append(Chain([purifiers.Mirror(), coded, purifiers.TotalVariation()]))
     ready, left_out = {}, {}
     for purifier in (purifier for purifier in built if Kind.IMAGE in purifier.kinds):
         reason = equip(purifier, weights)

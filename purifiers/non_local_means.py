@@ -29,6 +29,10 @@ class NonLocalMeans(Purifier):
         chroma: how much more of it to forgive in the colour differences, at least 1.
         radius: pixels searched to each side, 1 to 10.
 
+    Measured on CIFAR-10 (ResNet-20, 1000 clean images, 160 to 200 of each attack, none adaptive):
+    keeps 0.97 of the clean accuracy and answers rightly on 0.33 / 0.00 of PGD 2 / 8, 0.24 of smooth
+    PGD 8, 0.91 of C&W, 0.84 of Square: dominated by `tv` and `wavelet` at several times their cost.
+
     Source: Buades, Coll, Morel, CVPR 2005; Xu, Evans, Qi, NDSS 2018 (arXiv 1704.01155), 3.2,
     against adversarial images. Known adaptive break: He et al., WOOT 2017 (arXiv 1706.04701); the
     means are differentiable, so plain PGD goes through them.

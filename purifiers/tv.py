@@ -31,6 +31,12 @@ class TotalVariation(Purifier):
         chroma: how much more it weighs in the colour differences, at least 1.
         steps: 1 to 200.
 
+    Measured on CIFAR-10 (ResNet-20, 1000 clean images, 160 to 200 of each attack, none adaptive):
+    keeps 0.98 of the clean accuracy and answers rightly on 0.46 / 0.04 of PGD 2 / 8, 0.47 of smooth
+    PGD 8, 0.93 of C&W, 0.86 of Square; weight 0.04 keeps 0.94. After `jpeg` with quality 75 and
+    `subsample`: 0.96 kept, 0.78 / 0.28, 0.65, 0.92, 0.83; and with `mirror` before both, the best
+    single answer found without training: 0.97 kept, 0.85 / 0.59, 0.76, 0.91, 0.84.
+
     Source: Rudin, Osher, Fatemi, Physica D 60, 1992; Chambolle, JMIV 20, 2004, the dual; Beck and
     Teboulle, IEEE Trans. Image Process. 18(11), 2009, 4.1, the acceleration; Guo et al., ICLR 2018
     (arXiv 1711.00117), against adversarial images. Known adaptive break: Athalye et al., ICML 2018

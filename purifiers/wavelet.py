@@ -31,6 +31,11 @@ class Wavelet(Purifier):
         chroma: how much more of it to assume in the colour differences, at least 1.
         levels: scales, 1 to 6: the coarsest band is about 2^levels pixels wide.
 
+    Measured on CIFAR-10 (ResNet-20, 1000 clean images, 160 to 200 of each attack, none adaptive):
+    keeps 0.99 of the clean accuracy and answers rightly on 0.38 / 0.01 of PGD 2 / 8, 0.57 of smooth
+    PGD 8, 0.93 of C&W, 0.86 of Square. Sigma 6 keeps 0.01 more and repairs less, sigma 14 keeps
+    0.04 less. With chroma 1 and two levels, sigma 8 repaired 0.10 of smooth PGD 8.
+
     Source: Donoho 1995, IEEE Trans. Inf. Theory 41(3), soft thresholding; Chang, Yu, Vetterli,
     IEEE Trans. Image Process. 9(9), 2000, BayesShrink; Coifman and Donoho 1995, averaging over
     shifts; Prakash et al., CVPR 2018 (arXiv 1801.08926), against adversarial images. Known
