@@ -25,17 +25,21 @@ _PART = 128
 
 
 class DenoiserResidual(Learned, Detector):
-    """Size of what the blind denoiser removes: overall, in flat areas, in colour, at one spot.
+    """Size of what the blind denoiser removes: at one spot, and of its grey part in flat areas.
 
-    Four logarithms, each on the scale of its own benign tail; the largest counts. One-sided, so a
-    pipeline nobody calibrated on that smooths its images stays quiet.
+    Sensor noise is independent between colours, while an attack on luminance moves them together:
+    the grey part, averaged over the channels before its size is taken, keeps the attack and
+    loses two thirds of the noise's energy. Three logarithms (the largest local average, the grey
+    part's largest local average, and the grey part in flat areas), each on the scale of its own
+    benign tail; the largest counts. One-sided, so a pipeline nobody calibrated on that smooths its
+    images stays quiet.
 
-    Sees unstructured traces stronger than any benign noise calibrated on: FGSM, PGD 8/255, Square,
-    and patches by their spot. Does not see weak PGD beside benign noise, minimal attacks (CW,
-    DeepFool) or smooth ones.
+    Sees traces stronger than any benign noise calibrated on: FGSM, patches, half of Square and two
+    fifths of PGD at 8/255 (threshold at 1 % of the worst group). Does not see PGD at 2-4/255
+    beside noise of sigma 5/255, minimal attacks (CW, DeepFool) or smooth ones.
 
     Source: Meng and Chen, CCS 2017 (arXiv 1705.09064), 3.3, reconstruction error of an
-    autoencoder; the split by area and colour is our own. Known adaptive break: Carlini and Wagner
+    autoencoder; the split by place and colour is our own. Known adaptive break: Carlini and Wagner
     2017 (arXiv 1711.08478), or any low-frequency perturbation.
     """
 
@@ -72,16 +76,16 @@ class DenoiserResidual(Learned, Detector):
         return self._tails(features).amax(dim=1)
 
     def _features(self, x: Tensor) -> Tensor:
-        """Logarithms of the mean absolute residual, (B, 4): see the class."""
+        """Logarithms of the mean absolute residual, (B, 3): see the class."""
         restored = self.trained(DetectorError)(x)
         residual = x - restored
         size = residual.abs().mean(dim=1, keepdim=True)  # (B, 1, H, W)
+        grey = residual.mean(dim=1, keepdim=True).abs()
         weight = _FLAT / (_contrast(restored) + _FLAT)
         statistics = (
-            size.mean(dim=(1, 2, 3)),
-            (weight * size).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3)),
-            (residual - residual.mean(dim=1, keepdim=True)).abs().mean(dim=(1, 2, 3)),
             _blurred(size).amax(dim=(1, 2, 3)),
+            _blurred(grey).amax(dim=(1, 2, 3)),
+            (weight * grey).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3)),
         )
         return torch.log(torch.stack(statistics, dim=1) + _FLOOR)
 
