@@ -73,14 +73,16 @@ class BlockBands:
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Transform kernels, (64, 1, 8, 8), and band averages, (15, 64)."""
         if device not in self._transform:
-            k = torch.arange(SIDE, dtype=torch.float64)
-            dct = torch.cos(math.pi * (2 * k[None] + 1) * k[:, None] / (2 * SIDE)) / 2
-            dct[0] /= math.sqrt(2)
-            kernels = torch.einsum("ij,kl->ikjl", dct, dct).reshape(-1, 1, SIDE, SIDE)
-            band = (k[:, None] + k[None]).flatten()
-            members = (band == torch.arange(2 * SIDE - 1)[:, None]).double()
-            bands = members / members.sum(1, keepdim=True)
-            self._transform[device] = (kernels.float().to(device), bands.float().to(device))
+            # Also for passes with gradients, which take no tensor made in inference mode.
+            with torch.inference_mode(mode=False):
+                k = torch.arange(SIDE, dtype=torch.float64)
+                dct = torch.cos(math.pi * (2 * k[None] + 1) * k[:, None] / (2 * SIDE)) / 2
+                dct[0] /= math.sqrt(2)
+                kernels = torch.einsum("ij,kl->ikjl", dct, dct).reshape(-1, 1, SIDE, SIDE)
+                band = (k[:, None] + k[None]).flatten()
+                members = (band == torch.arange(2 * SIDE - 1)[:, None]).double()
+                bands = members / members.sum(1, keepdim=True)
+                self._transform[device] = (kernels.float().to(device), bands.float().to(device))
         return self._transform[device]
 
 

@@ -58,7 +58,7 @@ class Srm(Detector):
         """Learn medians and Gaussians; a group needs 56 colour images (28 grey ones)."""
         if not benign:
             raise DetectorError(f"{self.name}: needs at least one benign group")
-        with torch.inference_mode():
+        with torch.no_grad():
             groups = [
                 torch.cat([self._features(part) for part in torch.split(evidence.x, 256)])
                 for evidence in benign.values()
@@ -112,13 +112,15 @@ class Srm(Detector):
     def _on(self, device: torch.device) -> Tensor:
         """The residuals' kernels, (7, 1, 4, 4), each of unit norm."""
         if device not in self._kernels:
-            kernels = torch.zeros(7, 1, 4, 4, dtype=torch.float64)
-            for i, taps in enumerate(_TAPS):
-                line = torch.tensor(taps, dtype=torch.float64)
-                line = line / line.norm()
-                kernels[i, 0, 0, : len(taps)] = line
-                kernels[i + 4, 0, : len(taps), 0] = line
-            second = torch.tensor(_TAPS[1], dtype=torch.float64) / math.sqrt(6)
-            kernels[3, 0, :3, :3] = second[:, None] * second
-            self._kernels[device] = kernels.float().to(device)
+            # Also for passes with gradients, which take no tensor made in inference mode.
+            with torch.inference_mode(mode=False):
+                kernels = torch.zeros(7, 1, 4, 4, dtype=torch.float64)
+                for i, taps in enumerate(_TAPS):
+                    line = torch.tensor(taps, dtype=torch.float64)
+                    line = line / line.norm()
+                    kernels[i, 0, 0, : len(taps)] = line
+                    kernels[i + 4, 0, : len(taps), 0] = line
+                second = torch.tensor(_TAPS[1], dtype=torch.float64) / math.sqrt(6)
+                kernels[3, 0, :3, :3] = second[:, None] * second
+                self._kernels[device] = kernels.float().to(device)
         return self._kernels[device]

@@ -209,3 +209,16 @@ def test_any_image_size(channels: int, size: tuple[int, int]) -> None:
 def test_build_says_what_is_valid(name: str, params: dict[str, object], words: str) -> None:
     with pytest.raises(DetectorError, match=words):
         build(name, params)
+
+
+def test_gradients_after_a_call_without(detector: Detector) -> None:
+    whole = evidence(detector, 3)
+    assert whole.output is not None
+    detector.score(whole)
+    x, output = whole.x.clone().requires_grad_(), whole.output.clone().requires_grad_()
+    views = {key: view.clone().requires_grad_() for key, view in whole.views.items()}
+    scores = detector.score(Evidence(x, output, views), gradients=True)
+    torch.testing.assert_close(scores.detach(), detector.score(whole))
+    leaves = [x, output, *views.values()]
+    found = torch.autograd.grad(scores.sum(), leaves, allow_unused=True)
+    assert any(gradient is not None and gradient.any() for gradient in found)

@@ -53,11 +53,15 @@ class Detection:
         self.parts = parts
         self._witness = witness
         self._calibrations: dict[str, Calibration] = {}
+        self._scores: dict[tuple[str, str], Scores] = {}
+        self._rules: dict[tuple[str, str, float], Rule] = {}
 
     def scores(self, label: str, variant: str) -> Scores:
         """One detector's scores of every set; `variant` is that of its networks."""
-        name, params = self.parts[label]
-        return self._witness.scores(name, params, variant)
+        if (label, variant) not in self._scores:
+            name, params = self.parts[label]
+            self._scores[label, variant] = self._witness.scores(name, params, variant)
+        return self._scores[label, variant]
 
     def calibration(self, variant: str) -> Calibration:
         """All detectors, calibrated on the held benign images."""
@@ -71,7 +75,10 @@ class Detection:
 
     def rule(self, tier: Tier, variant: str, fpr: float) -> Rule:
         """The rule of a tier at a rate of the worst benign group."""
-        return self.calibration(variant).rule([tier.parts], fpr)
+        key = (tier.name, variant, fpr)
+        if key not in self._rules:
+            self._rules[key] = self.calibration(variant).rule([tier.parts], fpr)
+        return self._rules[key]
 
     def fused(self, rule: Rule, variant: str, key: str) -> Tensor:
         """Fused scores of one set, (N,)."""
@@ -140,15 +147,19 @@ def report_attacks(detection: Detection, tiers: Sequence[Tier], report: Report) 
                 )
 
 
-def points(detection: Detection, tier: Tier, variant: str) -> list[tuple[str, Rule, float]]:
+Point = tuple[str, str, Rule, float]
+"""Name, variant of the networks, rule, and the score above which a sample is flagged."""
+
+
+def points(detection: Detection, tier: Tier, variant: str, told: str = "") -> list[Point]:
     """Operating points: the product's own, held in every group, and a rate of the mix."""
     found = []
     for rate in RATES:
         rule = detection.rule(tier, variant, rate)
-        found.append((f"worst group {rate:g}", rule, rule.threshold.value))
+        found.append((f"worst group {rate:g}{told}", variant, rule, rule.threshold.value))
     rule = detection.rule(tier, variant, RATES[0])
-    found.append((f"mix {RATES[0]:g}", rule, detection.mix_threshold(rule, variant, RATES[0])))
-    return found
+    value = detection.mix_threshold(rule, variant, RATES[0])
+    return [*found, (f"mix {RATES[0]:g}{told}", variant, rule, value)]
 
 
 def report_benign(detection: Detection, tiers: Sequence[Tier], report: Report) -> None:

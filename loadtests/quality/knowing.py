@@ -9,8 +9,9 @@ from torch import Tensor
 
 from loadtests.adaptive import Target
 from loadtests.confrontation import confront
-from loadtests.harness import Report
+from loadtests.harness import Report, Row
 from loadtests.quality.images import Labelled
+from loadtests.quality.store import Store
 
 BOUNDS = (1, 2, 4, 8)
 """Of 255."""
@@ -26,22 +27,48 @@ def report_knowing(
     bare: Target,
     targets: Labelled,
     report: Report,
+    store: Store,
     progress: Progress,
 ) -> None:
-    """One row for each defence, bound and budget."""
+    """One row for each defence, bound and budget; a budget builds on what smaller ones found."""
     total = len(defences) * len(BOUNDS) * len(BUDGETS)
     task = progress.add_task("attacker who knows", total=total)
     for name, make in defences:
-        branches = make()
+        branches: list[Target] = []
         for bound in BOUNDS:
-            known: tuple[Tensor, ...] = ()
-            for steps in BUDGETS:
-                found = confront(
-                    *(branches, bare, targets.x, targets.y),
-                    eps=bound / 255,
-                    steps=steps,
-                    known=known,
-                )
-                known = found.images
-                report.add(defence=name, **found.row())
+            for row in _rows(store, name, bound, len(targets.x), branches, make, bare, targets):
+                report.add(defence=name, **row)
                 progress.advance(task)
+
+
+def _rows(
+    store: Store,
+    name: str,
+    bound: int,
+    count: int,
+    branches: list[Target],
+    make: Branches,
+    bare: Target,
+    targets: Labelled,
+) -> list[Row]:
+    known: tuple[Tensor, ...] = ()
+
+    def confronted(steps: int) -> Row:
+        nonlocal known
+        if not branches:
+            branches.extend(make())
+        found = confront(
+            *(branches, bare, targets.x, targets.y), eps=bound / 255, steps=steps, known=known
+        )
+        known = found.images
+        return dict(found.row())
+
+    safe = "".join(c if c.isalnum() else "_" for c in name)
+    return [
+        store.row(
+            f"knowing-{safe}-{bound}-{steps}",
+            f"{count}",
+            lambda steps=steps: confronted(steps),
+        )
+        for steps in BUDGETS
+    ]

@@ -39,16 +39,25 @@ class Purification:
     def __init__(self, witness: Witness, ways: Sequence[Served]) -> None:
         self.witness = witness
         self.ways = {way.name: way for way in ways}
+        self._found: dict[str, Mapping[str, Tensor]] = {}
 
     def answers(self, name: str, key: str, variant: str) -> Tensor:
         """The answer served for each image of a set, (N, K); `none` is the model's own."""
+        if name not in self._found:
+            self._found[name] = self._answers(name, variant)
+        return self._found[name][key]
+
+    def _answers(self, name: str, variant: str) -> Mapping[str, Tensor]:
         if name == "none":
-            return self.witness.answers()[key]
-        views = [
-            self.witness.served(self._copy(recipe, variant), variant)[key]
+            return self.witness.answers()
+        copies = [
+            self.witness.served(self._copy(recipe, variant), variant)
             for recipe in self.ways[name].copies
         ]
-        return views[0] if len(views) == 1 else mean_of_probabilities(torch.stack(views))
+        if len(copies) == 1:
+            return copies[0]
+        stacked = {key: torch.stack([copy[key] for copy in copies]) for key in copies[0]}
+        return {key: mean_of_probabilities(answers) for key, answers in stacked.items()}
 
     def right(self, name: str, key: str, variant: str, labels: Tensor) -> Tensor:
         """Whether the served answer is right, (N,) bool."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from loadtests.harness import CHECKOUT
+from loadtests.harness import CHECKOUT, Row
 
 
 class Store:
@@ -43,6 +44,15 @@ class Store:
             save_file(made, part)
             part.replace(file)
         return dict(load_file(file))
+
+    def row(self, name: str, key: str, make: Callable[[], Row]) -> Row:
+        """The same for one flat row of a report."""
+        digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+        file = self.folder / f"{name}-{digest}.json"
+        if not file.exists():
+            file.write_text(json.dumps(make()))
+        row: Row = json.loads(file.read_text())
+        return row
 
 
 def code(*objects: object) -> str:

@@ -98,21 +98,23 @@ def _one(name: str, **params: object) -> Served:
 
 
 _UNPATCHED: tuple[str, dict[str, object]] = ("patch_suppression", {})
+_MIRRORED: tuple[tuple[str, dict[str, object]], ...] = (
+    *(("mirror", {}), ("jpeg", {"subsample": True})),
+    ("tv", {}),
+)
 WAYS = (
     *(_one(name, **params) for name, params in CLEANERS.items()),
     _one("jpeg", quality=50),
     Served("patch_suppression > jpeg", ((_UNPATCHED, ("jpeg", {})),)),
     Served("patch_suppression > guided_denoiser", ((_UNPATCHED, ("guided_denoiser", {})),)),
+    Served("mirror > jpeg 4:2:0 > tv", (_MIRRORED,)),
+    Served("patch_suppression > mirror > jpeg 4:2:0 > tv", ((_UNPATCHED, *_MIRRORED),)),
     Served(
-        "mean of jpeg, mirror, median",
-        tuple((_UNPATCHED, (name, {})) for name in ("jpeg", "mirror", "median")),
-    ),
-    Served(
-        "mean of guided_denoiser, its mirror, jpeg",
+        "mean of guided_denoiser, its mirror, and that",
         (
             (_UNPATCHED, ("guided_denoiser", {})),
             (_UNPATCHED, ("guided_denoiser", {}), ("mirror", {})),
-            (_UNPATCHED, ("jpeg", {})),
+            (_UNPATCHED, *_MIRRORED),
         ),
     ),
 )
@@ -123,6 +125,8 @@ SYSTEMS = (
     System("flag only", VIEWS, None, 0.01, "none"),
     System("jpeg when flagged (1 %)", VIEWS, None, 0.01, "jpeg"),
     System("jpeg in doubt (10 %)", VIEWS, None, 0.1, "jpeg"),
+    System("untrained in doubt (10 %)", VIEWS, None, 0.1, UNTRAINED),
+    System("block at 1 %, untrained in doubt (10 %)", VIEWS, 0.01, 0.1, UNTRAINED),
     System("guided in doubt (10 %)", VIEWS, None, 0.1, "guided_denoiser"),
     System("block at 1 %", VIEWS, 0.01, 0.01, "none"),
     System("block at 1 %, jpeg in doubt (10 %)", VIEWS, 0.01, 0.1, "jpeg"),
@@ -130,7 +134,7 @@ SYSTEMS = (
     System("block at 1 %, best mean in doubt (30 %)", VIEWS, 0.01, 0.3, BEST),
     System("block at 1 %, best mean always", VIEWS, 0.01, 1, BEST),
     System("tier 3: block at 1 %, best mean always", PEERS, 0.01, 1, BEST),
-    System("untrained: block at 1 %, mean always", BARE, 0.01, 1, UNTRAINED),
+    System("untrained: block at 1 %, purified always", BARE, 0.01, 1, UNTRAINED),
 )
 
 CASCADES = (Cascade(clean=0.5), Cascade(clean=0.25))
@@ -161,6 +165,7 @@ def run(data: Path, out: Path, sizes: Sizes, progress: Progress) -> Report:
         Undefended(images.model),
         targets,
         report,
+        store,
         progress,
     )
     report_costs(PARTS, CLEANERS, report, progress)
