@@ -29,6 +29,12 @@ class Mahalanobis(UsesSurrogate, Detector):
     of every benign group. 0 where the model's class is the nearest. As the covariance is shared the
     squares cancel, and the score is the margin of a linear discriminant.
 
+    Adds little to `surrogate`, whose own last layer reads the same features (measured on CIFAR-10,
+    worst of 11 benign groups at 1 %): DeepFool 0.34, Carlini-Wagner 0.28, every other attack 0.16
+    to 0.38; its sum with `surrogate` and `nearest_neighbours` sees 0.47 of 14 attacks on average,
+    `surrogate` alone 0.60. The distance to the model's class by itself sees
+    nothing, 0.00 to 0.02: unusual benign images are as far.
+
     Source: Lee et al., NeurIPS 2018 (arXiv 1807.03888), 2.1, on a network beside the model, against
     the nearest class, and without input perturbation and supervised weights. Known adaptive break:
     a penalty on the score in the attack's loss (Carlini and Wagner, AISec 2017, arXiv 1705.07263).

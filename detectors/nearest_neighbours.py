@@ -25,6 +25,10 @@ class NearestNeighbours(UsesSurrogate, Detector):
     groups, by direction only. Where the class has fewer than k of them the farthest counts; where
     it has none the score is 0, neither suspicious nor not.
 
+    Adds little to `surrogate`, whose own last layer reads the same features (measured on CIFAR-10,
+    worst of 11 benign groups at 1 %): DeepFool 0.28, Carlini-Wagner 0.23, every other attack 0.14
+    to 0.33, and roughly half of that without the distance to the other classes.
+
     Args:
         k: which neighbour, 1 to 100.
 

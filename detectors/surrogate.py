@@ -22,6 +22,13 @@ class Surrogate(UsesSurrogate, Detector):
     Jensen-Shannon divergence of both answers at a high temperature. Each is mapped to -log of the
     benign share above it, and they are added.
 
+    Sees over-confident attacks best (measured on CIFAR-10, worst of 11 benign groups at 1 %, with a
+    surrogate that agrees with the model on 76 % of fresh images: PGD-4 0.94, PGD-2 0.67, smooth
+    PGD-8 0.57), and a share of boundary attacks (Carlini-Wagner 0.30, DeepFool 0.27, Square 0.18)
+    limited by the agreement: benign images on which the two networks differ set the threshold
+    (a surrogate that agrees on 72 %: 0.20, 0.22, 0.16).
+    Does not see what fools both.
+
     Args:
         temperature: of the divergence, > 0.
 

@@ -90,7 +90,9 @@ class SurrogateRecipe(Recipe):
     The network learns to answer a benign variation of each image, shifted at random, as the model
     answered the image itself, both softened by a temperature. Measured after 400 steps on
     CIFAR-10: temperatures of 1 to 4, peak rates of 2e-3 and 6e-3, and the model's choice as a label
-    besides, all agree with the model on 57 to 58 % of fresh images.
+    besides, all agree with the model on 57 to 58 % of fresh images. After 2,400 steps, under 4
+    minutes of one core, the network agrees on 76 % (79 % of those it learned from): it is limited
+    by the steps, so more of them should help where there is time.
 
     Source: Hinton, Vinyals, Dean, 2015 (arXiv 1503.02531).
     """
