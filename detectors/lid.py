@@ -25,8 +25,8 @@ class LocalDimension(UsesSurrogate, Detector):
     samples were found to lie where the dimension is high.
 
     Here for comparison: measured on CIFAR-10, worst of 11 benign groups at 1 %, it sees none of 14
-    attacks, 0.00 to 0.01. Published results weigh the layers by training on attacks; 100 neighbours,
-    the last stage alone and neighbours of the model's class alone see 0.02 at most.
+    attacks, 0.00 to 0.01. Published results weigh the layers by training on attacks. 100
+    neighbours, the last stage alone and neighbours of the model's class alone see 0.02 at most.
 
     Args:
         k: neighbours used, 2 to 100.
