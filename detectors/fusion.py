@@ -12,6 +12,9 @@ from detectors.tails import GroupTails
 
 _MOST = 20.0
 """Tail score of one benign sample in half a billion: past it, more is not more suspicious."""
+_FAR = 1e16
+"""Where tail scores end. The square of a larger one could overflow, and a sample as suspicious as
+can be would have no verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,12 @@ class Fusion:
         self._weights = torch.ones(len(self.names)) if weights is None else weights
         self._learner = learner
         self.tails = GroupTails.fit(list(groups.values()))
-        tails = [self.tails(scores) for scores in groups.values()]
+        tails = [self._tails(scores) for scores in groups.values()]
         self._final = [
             GroupTails.fit([score(each)[:, None] for each in tails], device)
             for score in self._scores()
         ]
-        self.tails = GroupTails.fit(list(groups.values()), device)
+        self.tails = self.tails.to(device)
         self._weights = self._weights.to(device)
         if learner is not None:
             self._learner = Learner(learner.names, learner.weights.to(device))
@@ -83,12 +86,15 @@ class Fusion:
 
     def of_matrix(self, scores: Tensor) -> Tensor:
         """The same for a matrix (B, D) in the order of `names`."""
-        tails = self.tails(scores)
+        tails = self._tails(scores)
         fused = [
             final(score(tails)[:, None])[:, 0]
             for score, final in zip(self._scores(), self._final, strict=True)
         ]
         return torch.stack(fused).amax(dim=0)
+
+    def _tails(self, scores: Tensor) -> Tensor:
+        return self.tails(scores).clamp(max=_FAR)
 
     def _length(self, tails: Tensor) -> Tensor:
         return (tails * self._weights).square().sum(dim=1).sqrt()

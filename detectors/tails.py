@@ -92,9 +92,16 @@ class GroupTails:
     @classmethod
     def fit(cls, groups: Sequence[Tensor], device: torch.device | str = "cpu") -> GroupTails:
         """Learn from one (n_g, D) matrix of benign scores for each group, n_g >= 10."""
-        fitted = cls([Tails.fit(group) for group in groups])
-        fitted._knots, fitted._slopes = fitted._knots.to(device), fitted._slopes.to(device)
-        return fitted
+        return cls([Tails.fit(group) for group in groups]).to(device)
+
+    def to(self, device: torch.device | str) -> GroupTails:
+        """The same tails on another device."""
+        return GroupTails(
+            [
+                Tails(*each)
+                for each in zip(self._knots.to(device), self._slopes.to(device), strict=True)
+            ]
+        )
 
     def __call__(self, scores: Tensor) -> Tensor:
         """The smallest tail score over the groups, (B, D) for scores (B, D); NaN as in `Tails`."""

@@ -45,6 +45,21 @@ def test_a_weight_of_zero_leaves_a_detector_out() -> None:
     assert fusion({**scores, "c": torch.tensor([9.0])}) > fusion(scores)
 
 
+def test_a_score_however_large_has_a_place_on_the_scale() -> None:
+    learner = Learner(("a", "b", "c"), torch.ones(6))
+    for fusion in (
+        Fusion(["a", "b", "c"], {"clean": benign(500)}, learner=learner),
+        Fusion(["a", "b", "c"], {"clean": benign(500)}, weights=torch.tensor([1.5, 0.0, 1.0])),
+        Fusion(["a", "b", "c"], {"clean": torch.zeros(500, 3)}),
+    ):
+        for far in (1e6, 1e20, 3e38):
+            found = fusion.of_matrix(torch.tensor([[far, far, 0.0], [0.0, 0.0, 0.0]]))
+            assert torch.isfinite(found).all()
+            assert found[0] > 100 * found[1]
+        for broken in (torch.nan, torch.inf, -torch.inf):
+            assert fusion.of_matrix(torch.tensor([[0.0, broken, 0.0]])).isnan()
+
+
 def test_a_learner_by_hand() -> None:
     tails = torch.tensor([[4.0, 9.0], [0.0, 100.0]])
     expected = torch.tensor([[4.0, 9.0, 2.0, 3.0], [0.0, 20.0, 0.0, 20.0**0.5]])
