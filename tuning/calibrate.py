@@ -54,6 +54,7 @@ def run(
     if folder is None:
         raise ConfigError("say where to write with --out DIR")
     wanted = fpr if fpr is not None else model.fpr
+    model = model.model_copy(update={"fpr": wanted})
     images = _images(data, wanted, model.kind)
     scoring = parts.build_detectors(model)
     networks = weights.load(folder, name, scoring, use_device("auto"))

@@ -108,7 +108,7 @@ async def calibrate(
     weights.give(parts, networks)
     check_evidence(spec, parts)
     generator = torch.Generator().manual_seed(seed)
-    first, rest = _halves(samples, generator)
+    first, rest = benign_groups(samples, generator)
     for detector in parts:
         detector.prepare(first["clean"].to(device))
     witness = Witness(upstream, spec, parts, progress, generator)
@@ -135,13 +135,23 @@ async def calibrate(
     return Result(calibration, parts, levels, found)
 
 
-def _halves(
+def benign_groups(
     samples: Samples, generator: torch.Generator
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Benign groups to fit detectors on, and others for thresholds."""
+    """Benign groups to fit detectors on, and others for thresholds.
+
+    Raises:
+        ConfigError: a group of the user's has the name of a built-in one.
+    """
     halves = []
-    own = {name: _split(x, generator) for name, x in samples.groups.items()}
-    for number, part in enumerate(_split(samples.x, generator)):
+    # Groups of one size are split alike: they may be variations of the same images, and an image
+    # a detector was fitted on must be in no threshold in another guise.
+    orders = {
+        len(x): torch.randperm(len(x), generator=generator)
+        for x in (samples.x, *samples.groups.values())
+    }
+    own = {name: _split(x, orders[len(x)]) for name, x in samples.groups.items()}
+    for number, part in enumerate(_split(samples.x, orders[len(samples.x)])):
         groups = benign.variations(part, generator)
         taken = sorted(set(groups) & set(own))
         if taken:
@@ -150,8 +160,8 @@ def _halves(
     return halves[0], halves[1]
 
 
-def _split(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    shuffled = x[torch.randperm(len(x), generator=generator)]
+def _split(x: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    shuffled = x[order]
     cut = round(len(x) * FIT_SHARE)
     return shuffled[:cut], shuffled[cut:]
 
