@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -100,20 +101,30 @@ class Defences:
                 if defence.wants_scoring:
                     self._report(defence, str(error))
 
+    async def rotate(self) -> None:
+        """Go over to the detectors of this epoch, where a secret draws them, beside the traffic."""
+        for defence in self._known.values():
+            scorer = defence.scorer
+            if scorer is not None and await asyncio.to_thread(scorer.rotate):
+                _publish(defence, scorer)
+
     def _report(self, defence: Defence, problem: str) -> None:
         if problem != defence.problem:
             defence.problem = problem
             log.warning("model %s is not defended: %s", defence.name, problem)
 
     def _load(self) -> None:
-        from proxy import artifacts, parts, scoring
+        from proxy import artifacts, parts, rules, scoring
 
         self._device = scoring.use_device(self.config.device)
         for name, model in self.config.models.items():
             if model.detectors and model.calibration is not None:
-                parts.build_detectors(model)
+                detectors = parts.build_detectors(model)
                 parts.build_purifiers(model)
-                self._artifacts[name] = artifacts.load(model.calibration, name, model, self._device)
+                artifact = artifacts.load(model.calibration, name, model, self._device)
+                # A rate or a secret that cannot be used is refused at start, not when Triton comes.
+                rules.Rules(name, model, artifact.calibration, detectors)
+                self._artifacts[name] = artifact
 
     def _scorer(self, defence: Defence, spec: ModelSpec) -> Scorer:
         from proxy.scoring import Scorer
@@ -127,9 +138,13 @@ class Defences:
                 "model %s was calibrated on version %s, Triton serves %s: calibrate again",
                 *(defence.name, scorer.provenance.model_version, ",".join(spec.versions)),
             )
-        for level, (threshold, fpr_upper) in scorer.threshold_bounds.items():
-            defence.metrics.threshold(level, threshold, fpr_upper)
+        _publish(defence, scorer)
         return scorer
+
+
+def _publish(defence: Defence, scorer: Scorer) -> None:
+    for level, (threshold, fpr_upper) in scorer.threshold_bounds.items():
+        defence.metrics.threshold(level, threshold, fpr_upper)
 
 
 async def describe(

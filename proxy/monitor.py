@@ -85,6 +85,7 @@ class Monitor:
 
     async def tick(self, *, refresh: bool = False) -> None:
         """Ask Triton once and publish what follows."""
+        await self._defences.rotate()
         upstream_ready = await self._ask(
             "ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse
         )

@@ -75,6 +75,10 @@ class Scorer:
         thresholds = self._rules.thresholds.items()
         return {level: (each.value, each.fpr_upper) for level, each in thresholds}
 
+    def rotate(self) -> bool:
+        """See `Rules.rotate`; on any thread but the device's."""
+        return self._rules.rotate()
+
     @property
     def needs_output(self) -> bool:
         """Whether some detector looks at the model's answer."""
@@ -106,6 +110,9 @@ class Scorer:
             return [x if isinstance(x, Exception) else Glance(x, {}) for x in decoded]
         x = (torch.cat(good) if len(good) > 1 else good[0]).to(self._device)
         scores = self._score(Evidence(x), [d for d in self._detectors if d.needs is Need.INPUT])
+        # Only instead of copies: answers that come by themselves cost nothing.
+        copies = any(item.copies for item in items)
+        settled = iter(self._rules.settle(scores if copies else {}, [len(own) for own in good]))
         glances: list[Glance | Exception] = []
         at = 0
         for item, own in zip(items, decoded, strict=True):
@@ -115,8 +122,8 @@ class Scorer:
             rows = slice(at, at + len(own))
             at += len(own)
             of_item = {name: s[rows] for name, s in scores.items()}
-            settled = self._rules.settle(of_item) if item.copies else None
-            glances.append(Glance(x[rows], of_item, settled=settled))
+            verdicts = next(settled)
+            glances.append(Glance(x[rows], of_item, settled=verdicts if item.copies else None))
         return self._with_copies(items, glances)
 
     def judge(self, cases: Sequence[Case]) -> list[tuple[SampleVerdict, ...] | Exception]:

@@ -102,8 +102,8 @@ TABLE = {
     ),
     "proxy.defences": (
         "proxy.adapt proxy.config proxy.defence proxy.errors proxy.metrics proxy.pb "
-        "proxy.rpc proxy.upstream +proxy.artifacts +proxy.parts +proxy.scoring ~proxy.artifacts "
-        "~proxy.scoring ~torch"
+        "proxy.rpc proxy.upstream +proxy.artifacts +proxy.parts +proxy.rules +proxy.scoring "
+        "~proxy.artifacts ~proxy.scoring ~torch"
     ),
     "proxy.service": (
         "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb "
@@ -251,7 +251,8 @@ TABLE = {
     "detectors.standard": "detectors.base torch",
     "detectors.covariance": "torch",
     "detectors.denoiser_residual": (
-        "detectors.base detectors.tails purifiers.denoiser purifiers.learned torch"
+        "detectors.base detectors.tails purifiers.denoiser purifiers.learned purifiers.networks "
+        "torch"
     ),
     "detectors.energy": "detectors.answers detectors.base purifiers.base torch",
     "detectors.denoised_view": "detectors.views",

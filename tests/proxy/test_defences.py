@@ -71,6 +71,26 @@ async def test_a_configured_model_is_completed(upstream: Asked, calibrations: Pa
         assert registry.get_sample_value(name, labels) == fpr
 
 
+async def test_thresholds_told_are_those_of_the_present_epoch(
+    upstream: Asked, calibrations: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("0123456789abcdef")
+    secrecy = {"key_file": tmp_path / "key", "keep": 0.4, "rotate_hours": 1e-9}  # all but at once
+    defences, registry = build(settings_of(calibrations, {"digits_like": {"secrecy": secrecy}}))
+    await defences.rotate()  # nothing to rotate yet
+    await defences.refresh(upstream)
+    scorer = defences.find("digits_like").scorer
+    assert scorer is not None
+    seen = set()
+    for _ in range(4):
+        await defences.rotate()
+        labels = {"model": "digits_like", "evidence": "views"}
+        told = registry.get_sample_value("breakwater_score_threshold", labels)
+        assert told == scorer.threshold_bounds["views"][0]
+        seen.add(told)
+    assert len(seen) > 1
+
+
 async def test_detectors_need_no_purifiers(upstream: Asked, calibrations: Path) -> None:
     defences, _ = build(settings_of(calibrations, {"digits_like_fp16": {"purifiers": ()}}))
     await defences.refresh(upstream)
@@ -188,6 +208,8 @@ def test_models_that_are_not_configured(calibrations: Path) -> None:
         ({"purifiers": [{"name": "unheard_of"}]}, "unknown purifier"),
         ({"detectors": [{"name": "residual"}]}, "it is stale: `detectors`"),
         ({"output": {"kind": "probabilities"}}, "it is stale: `output`"),
+        ({"fpr": 0.001}, "a false-positive rate of 0.001 needs"),
+        ({"secrecy": {"key_file": Path("nowhere")}}, "secrecy.key_file: .*No such file"),
     ],
 )
 def test_what_cannot_be_used_is_refused_at_once(

@@ -189,6 +189,9 @@ async def test_a_triton_that_hangs_is_found_out_however_many_models_there_are(
 class BrokenDefences:
     """A defect of our own."""
 
+    async def rotate(self) -> None:
+        return None
+
     def models(self) -> list:
         raise RuntimeError("a defect")
 
