@@ -13,6 +13,7 @@ from detectors.base import Detector, DetectorError, Evidence, Need
 from detectors.tails import Tails
 from purifiers.denoiser import DenoiserRecipe
 from purifiers.learned import Learned, Recipe
+from purifiers.networks import in_pieces
 
 _FLOOR = 0.25 / 255
 """Added before the logarithm: residuals below what 8 bits can hold are all alike."""
@@ -77,7 +78,7 @@ class DenoiserResidual(Learned, Detector):
 
     def _features(self, x: Tensor) -> Tensor:
         """Logarithms of the mean absolute residual, (B, 3): see the class."""
-        restored = self.trained(DetectorError)(x)
+        restored = in_pieces(self.trained(DetectorError), x)
         residual = x - restored
         size = residual.abs().mean(dim=1, keepdim=True)  # (B, 1, H, W)
         grey = residual.mean(dim=1, keepdim=True).abs()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from purifiers.base import Purifier, PurifierError
 from purifiers.denoiser import with_noise
 from purifiers.learned import Learned, Lesson, Recipe
-from purifiers.networks import Bottleneck
+from purifiers.networks import Bottleneck, in_pieces
 
 _STRONGEST = 8 / 255
 """Largest noise amplitude trained on."""
@@ -53,5 +53,4 @@ class Autoencoder(Learned, Purifier):
         return self.name
 
     def _purify(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        restored: Tensor = self.trained(PurifierError)(x)
-        return restored
+        return in_pieces(self.trained(PurifierError), x)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from purifiers.base import Purifier, PurifierError
 from purifiers.learned import Learned, Lesson, Recipe
-from purifiers.networks import Unet
+from purifiers.networks import Unet, in_pieces
 
 _STRONGEST = 12 / 255
 """Largest noise amplitude trained on; that of an ordinary attack and a margin."""
@@ -58,8 +58,7 @@ class Denoiser(Learned, Purifier):
         return self.name
 
     def _purify(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        restored: Tensor = self.trained(PurifierError)(x)
-        return restored
+        return in_pieces(self.trained(PurifierError), x)
 
 
 def with_noise(x: Tensor, strongest: float, generator: torch.Generator) -> Tensor:

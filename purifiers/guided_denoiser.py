@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from purifiers.base import Purifier, PurifierError
 from purifiers.learned import Learned, Lesson, Recipe
-from purifiers.networks import Unet
+from purifiers.networks import Unet, in_pieces
 
 _WIDTHS = (16, 32, 64, 96)
 _PIXELS = 0.01
@@ -74,8 +74,7 @@ class GuidedDenoiser(Learned, Purifier):
         return self.name
 
     def _purify(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        restored: Tensor = self.trained(PurifierError)(x)
-        return restored
+        return in_pieces(self.trained(PurifierError), x)
 
 
 def _centred(answers: Tensor) -> Tensor:

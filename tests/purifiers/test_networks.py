@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purifiers.networks import Bottleneck, Unet
+from purifiers.networks import Bottleneck, Unet, in_pieces
 
 SIZES = [(1, 1), (3, 5), (8, 8), (17, 9), (28, 28), (33, 47)]
 
@@ -69,3 +69,10 @@ def test_a_sample_is_judged_alone() -> None:
         x = images(4, 3, 15, 15)
         alone = torch.cat([network(sample[None]) for sample in x])
         torch.testing.assert_close(network(x), alone, atol=1e-5, rtol=1e-5)
+
+
+def test_pieces_make_a_whole() -> None:
+    network = networks(1)[0]
+    x = images(5, 1, 160, 200)  # two at a time
+    torch.testing.assert_close(in_pieces(network, x), network(x), atol=1e-5, rtol=1e-5)
+    assert in_pieces(network, x[:0]).shape == (0, 1, 160, 200)
