@@ -182,8 +182,9 @@ class ModelMetrics:
             observe(seconds)
 
     def p_value(self, detector: str, p: float) -> None:
-        """Record one sample's conformal p-value; unconfigured names are ignored."""
-        if observe := self._p_value.get(detector):
+        """Record one sample's conformal p-value; unconfigured names and NaN are ignored."""
+        # A single NaN would make the histogram's sum NaN for good.
+        if p == p and (observe := self._p_value.get(detector)):
             observe(p)
 
     def sample(self, verdict: str) -> None:

@@ -165,7 +165,10 @@ def _key(model: str, secrecy: config.Secrecy) -> bytes:
 
 def _verdict(score: float, threshold: float, p_values: dict[str, float]) -> SampleVerdict:
     verdict = policy.judge(score, threshold)
-    reason = min(p_values, key=p_values.__getitem__)
+    # NaN, of a detector that a cascade did without, compares with nothing.
+    reason = min(
+        p_values, key=lambda name: p_values[name] if p_values[name] == p_values[name] else 1
+    )
     if verdict is Verdict.FAILED:
         reason = "non_finite"
     return SampleVerdict(verdict, score, threshold, p_values, reason)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -60,6 +62,8 @@ def test_detector_time_and_p_values(model: ModelMetrics, registry: CollectorRegi
     model.detector("squeeze", 0.0007)
     model.p_value("squeeze", 0.0004)
     model.p_value("squeeze", 1.0)
+    model.p_value("squeeze", math.nan)
+    assert value(registry, "detector_p_value_sum", detector="squeeze") == pytest.approx(1.0004)
     assert value(registry, "detector_seconds_sum", detector="squeeze") == pytest.approx(0.0007)
     assert value(registry, "detector_p_value_bucket", detector="squeeze", le="0.001") == 1
     assert value(registry, "detector_p_value_bucket", detector="squeeze", le="1.0") == 2

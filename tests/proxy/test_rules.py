@@ -77,6 +77,18 @@ def test_what_is_settled_early_is_judged_the_same_later() -> None:
         assert before.verdict is after.verdict
 
 
+def test_a_settled_sample_names_a_detector_that_was_there() -> None:
+    subject = rules(cascade={"clean": 0.5, "suspicious": 0.001})
+    (sample,) = subject.judge(
+        {name: torch.tensor([30.0 if name == "residual" else math.nan]) for name in NAMES}
+    )
+    assert (sample.verdict, sample.reason) == (Verdict.SUSPICIOUS, "residual")
+    # The other way round, NaN first in the table.
+    scores = {name: torch.tensor([math.nan]) for name in reversed(NAMES)}
+    (sample,) = subject.judge({**scores, "residual": torch.tensor([30.0])})
+    assert (sample.verdict, sample.reason) == (Verdict.SUSPICIOUS, "residual")
+
+
 def secret(tmp_path: Path, text: str = "0123456789abcdef") -> dict[str, Any]:
     (tmp_path / "key").write_text(text + "\n")
     return {"key_file": tmp_path / "key", "keep": 0.5, "rotate_hours": 2}
