@@ -13,7 +13,7 @@ from detectors.base import Detector, DetectorError, Evidence, Need
 from detectors.tails import Tails
 from purifiers.denoiser import DenoiserRecipe
 from purifiers.learned import Learned, Recipe
-from purifiers.networks import in_pieces
+from purifiers.pieces import in_pieces
 
 _FLOOR = 0.25 / 255
 """Added before the logarithm: residuals below what 8 bits can hold are all alike."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from purifiers.base import Purifier, PurifierError
 from purifiers.denoiser import with_noise
 from purifiers.learned import Learned, Lesson, Recipe
-from purifiers.networks import Bottleneck, in_pieces
+from purifiers.networks import Bottleneck
+from purifiers.pieces import in_pieces
 
 _STRONGEST = 8 / 255
 """Largest noise amplitude trained on."""

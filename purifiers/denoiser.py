@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from purifiers.base import Purifier, PurifierError
 from purifiers.learned import Learned, Lesson, Recipe
-from purifiers.networks import Unet, in_pieces
+from purifiers.networks import Unet
+from purifiers.pieces import in_pieces
 
 _STRONGEST = 12 / 255
 """Largest noise amplitude trained on; that of an ordinary attack and a margin."""

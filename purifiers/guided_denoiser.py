@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from purifiers.base import Purifier, PurifierError
 from purifiers.learned import Learned, Lesson, Recipe
-from purifiers.networks import Unet, in_pieces
+from purifiers.networks import Unet
+from purifiers.pieces import in_pieces
 
 _WIDTHS = (16, 32, 64, 96)
 _PIXELS = 0.01

@@ -20,20 +20,6 @@ _GAIN = 20.0
 """Texture is amplified by this before it is limited to -1..1: 12/255 comes out as 0.73."""
 
 
-_PIECE = 1 << 16
-"""Pixels a network takes at a time on the CPU, 64 images of 32x32 or one of 224x224: the features
-of more do not fit the cache (224x224, 8 images at once: 1.5 times the time per image of 1)."""
-
-
-def in_pieces(network: nn.Module, x: Tensor) -> Tensor:
-    """What the network makes of a batch, (B, C, H, W), taken a few samples at a time on a CPU."""
-    step = max(1, _PIECE // (x.shape[-2] * x.shape[-1])) if x.device.type == "cpu" else len(x)
-    if len(x) <= step:
-        whole: Tensor = network(x)
-        return whole
-    return torch.cat([network(piece) for piece in x.split(step)])
-
-
 class Unet(nn.Module):
     """The input plus a learned change; the untrained network is the identity.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -17,10 +18,10 @@ def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a function that treats samples alone; on the CPU, to a few samples at a time.
 
     Args:
-        function: (B, ...) -> (B, ...), for any B above 0.
-        x: at least one value.
+        function: (B, ...) -> (B, ...), for any B.
+        x: (B, ...).
     """
-    size = max(1, _VALUES // x[0].numel())
+    size = max(1, _VALUES // max(1, math.prod(x.shape[1:])))
     if x.device.type != "cpu" or len(x) <= size:
         return function(x)
     return torch.cat([function(piece) for piece in x.split(size)])

@@ -251,8 +251,7 @@ TABLE = {
     "detectors.standard": "detectors.base torch",
     "detectors.covariance": "torch",
     "detectors.denoiser_residual": (
-        "detectors.base detectors.tails purifiers.denoiser purifiers.learned purifiers.networks "
-        "torch"
+        "detectors.base detectors.tails purifiers.denoiser purifiers.learned purifiers.pieces torch"
     ),
     "detectors.energy": "detectors.answers detectors.base purifiers.base torch",
     "detectors.denoised_view": "detectors.views",
@@ -302,12 +301,17 @@ TABLE = {
         "purifiers.wavelet"
     ),
     "purifiers.autoencoder": (
-        "purifiers.base purifiers.denoiser purifiers.learned purifiers.networks torch"
+        "purifiers.base purifiers.denoiser purifiers.learned purifiers.networks purifiers.pieces "
+        "torch"
     ),
     "purifiers.bit_depth": "purifiers.base torch",
     "purifiers.chain": "purifiers.base torch",
-    "purifiers.denoiser": "purifiers.base purifiers.learned purifiers.networks torch",
-    "purifiers.guided_denoiser": "purifiers.base purifiers.learned purifiers.networks torch",
+    "purifiers.denoiser": (
+        "purifiers.base purifiers.learned purifiers.networks purifiers.pieces torch"
+    ),
+    "purifiers.guided_denoiser": (
+        "purifiers.base purifiers.learned purifiers.networks purifiers.pieces torch"
+    ),
     "purifiers.jpeg": "purifiers.base PIL numpy torch",
     "purifiers.median": "purifiers.base torch",
     "purifiers.mirror": "purifiers.base torch",

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purifiers.networks import Bottleneck, Unet, in_pieces
+from purifiers.networks import Bottleneck, Unet
+from purifiers.pieces import in_pieces
 
 SIZES = [(1, 1), (3, 5), (8, 8), (17, 9), (28, 28), (33, 47)]
 
