@@ -92,7 +92,9 @@ class Defences:
             try:
                 spec = resolve(defence.name, defence.model, metadata, config)
                 if spec != defence.spec or not defence.is_ready:
-                    scorer = self._scorer(defence, spec) if defence.wants_scoring else None
+                    scorer = None
+                    if defence.wants_scoring:  # tenths of a second, in which the traffic goes on
+                        scorer = await asyncio.to_thread(self._scorer, defence, spec)
                     defence.spec, defence.scorer = spec, scorer
                 defence.problem = ""
             except ConfigError as error:
