@@ -47,7 +47,7 @@ def _false(rows: Sequence[Row], tier: str, role: str, point: str = _MIX) -> floa
 
 
 def _tier0(rows: Sequence[Row], report: Report) -> None:
-    tier = "0: input only"
+    tier = "0 with residual_cnn"
     for attack in ("fgsm8", "patch8", "pgd2", "pgd4", "pgd8"):
         value = _detected(rows, tier, attack)
         report.figure("tier 0 detected", value, ">= 0.97", at=_SEEN, images=attack)
@@ -57,7 +57,7 @@ def _tier0(rows: Sequence[Row], report: Report) -> None:
 
 
 def _tier2(rows: Sequence[Row], report: Report) -> None:
-    tier = "2: + two copies"
+    tier = "2 with residual_cnn"
     goals = {
         **{"square8": ">= 0.85", "cw": ">= 0.8", "deepfool": ">= 0.6"},
         **{"smooth4": ">= 0.85", "smooth8": ">= 0.95"},
@@ -73,7 +73,7 @@ def _tier2(rows: Sequence[Row], report: Report) -> None:
 
 
 def _rest(rows: Sequence[Row], report: Report) -> None:
-    bare, peers = "2, nothing trained on attacks", "3: + another model"
+    bare, peers = "2: + two copies", "3: + another model"
     report.figure(
         "tier 2 untrained mean of 11", _mean(rows, bare, _MIX), ">= 0.88", at=_MIX, images="attacks"
     )
@@ -82,7 +82,7 @@ def _rest(rows: Sequence[Row], report: Report) -> None:
     report.figure("tier 3 mean of 11", _mean(rows, peers), ">= 0.94", at=_SEEN, images="attacks")
     worst = _false(rows, peers, "fresh/")
     report.figure("tier 3 worst benign group", worst, "<= 0.03", at=_MIX, images="benign")
-    for tier in ("0: input only", "2: + two copies"):
+    for tier in ("0: input only", "2: + two copies", "2 with residual_cnn"):
         unseen = _false(rows, tier, "unseen/", "worst group 0.01")
         report.figure("kinds never calibrated on", unseen, "<= 0.05", at="0.01", images=tier)
 

@@ -29,14 +29,20 @@ def report_knowing(
     report: Report,
     store: Store,
     progress: Progress,
+    *,
+    about: str,
 ) -> None:
-    """One row for each defence, bound and budget; a budget builds on what smaller ones found."""
+    """One row for each defence, bound and budget; a budget builds on what smaller ones found.
+
+    Args:
+        about: what the rows depend on besides; with another, kept rows are made anew.
+    """
     total = len(defences) * len(BOUNDS) * len(BUDGETS)
     task = progress.add_task("attacker who knows", total=total)
     for name, make in defences:
         branches: list[Target] = []
         for bound in BOUNDS:
-            for row in _rows(store, name, bound, len(targets.x), branches, make, bare, targets):
+            for row in _rows(store, name, bound, about, branches, make, bare, targets):
                 report.add(defence=name, **row)
                 progress.advance(task)
 
@@ -45,7 +51,7 @@ def _rows(
     store: Store,
     name: str,
     bound: int,
-    count: int,
+    about: str,
     branches: list[Target],
     make: Branches,
     bare: Target,
@@ -67,7 +73,7 @@ def _rows(
     return [
         store.row(
             f"knowing-{safe}-{bound}-{steps}",
-            f"{count}",
+            f"{len(targets.x)} {about}",
             lambda steps=steps: confronted(steps),
         )
         for steps in BUDGETS

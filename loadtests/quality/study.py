@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor
 
+import detectors
 import purifiers
 from detectors.rule import Cascade
 from detectors.secrecy import Secrecy
@@ -39,7 +40,7 @@ from loadtests.quality.purification import (
     report_purifiers,
     report_system,
 )
-from loadtests.quality.store import Store
+from loadtests.quality.store import Store, code
 from loadtests.targets import Guarded, Provoked, Through, Undefended, Watch
 
 PARTS: dict[str, tuple[str, dict[str, object]]] = {
@@ -67,13 +68,13 @@ PARTS: dict[str, tuple[str, dict[str, object]]] = {
 }
 """Every detector for images, by label. No attack here has the backdoor triggers `strip` is for."""
 
-INPUT = Tier("0: input only", ("srm", "residual_cnn"), 0)
+INPUT = Tier("0: input only", ("srm", "high_frequency"), 0)
 OUTPUT = Tier("1: + the model's answer", (*INPUT.parts, "margin", "energy"), 0)
 VIEWS = Tier("2: + two copies", (*INPUT.parts, "jpeg_view", "mirror_view"), 2)
 PEERS = Tier("3: + another model", (*VIEWS.parts, "ensemble"), 3)
-BARE_INPUT = Tier("0, nothing trained on attacks", ("srm", "high_frequency"), 0)
-BARE = Tier("2, nothing trained on attacks", (*BARE_INPUT.parts, "jpeg_view", "mirror_view"), 2)
-TIERS = (INPUT, OUTPUT, VIEWS, PEERS, BARE_INPUT, BARE)
+LEARNED_INPUT = Tier("0 with residual_cnn", (*INPUT.parts, "residual_cnn"), 0)
+LEARNED = Tier("2 with residual_cnn", (*VIEWS.parts, "residual_cnn"), 2)
+TIERS = (INPUT, OUTPUT, VIEWS, PEERS, LEARNED_INPUT, LEARNED)
 """Few detectors each: those that agree on what is unusual raise the threshold for all."""
 
 CLEANERS: dict[str, dict[str, object]] = {
@@ -134,7 +135,7 @@ SYSTEMS = (
     System("block at 1 %, best mean in doubt (30 %)", VIEWS, 0.01, 0.3, BEST),
     System("block at 1 %, best mean always", VIEWS, 0.01, 1, BEST),
     System("tier 3: block at 1 %, best mean always", PEERS, 0.01, 1, BEST),
-    System("untrained: block at 1 %, purified always", BARE, 0.01, 1, UNTRAINED),
+    System("block at 1 %, untrained purifier always", VIEWS, 0.01, 1, UNTRAINED),
 )
 
 CASCADES = (Cascade(clean=0.5), Cascade(clean=0.25))
@@ -167,6 +168,7 @@ def run(data: Path, out: Path, sizes: Sizes, progress: Progress) -> Report:
         report,
         store,
         progress,
+        about=f"{TIERS} {code(*(detectors.DETECTORS[name] for name, _ in PARTS.values()))}",
     )
     report_costs(PARTS, CLEANERS, report, progress)
     report_goals(report)
