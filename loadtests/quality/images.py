@@ -42,7 +42,7 @@ class Sizes:
 
 
 FULL = Sizes(train=20_000, fit=400, calibrate=800, fresh=500, attack=200, adaptive=32, steps=1.0)
-QUICK = Sizes(train=2000, fit=130, calibrate=300, fresh=120, attack=40, adaptive=10, steps=0.1)
+QUICK = Sizes(train=2000, fit=130, calibrate=300, fresh=100, attack=24, adaptive=4, steps=0.05)
 
 
 @dataclass(frozen=True)
