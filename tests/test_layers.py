@@ -279,6 +279,8 @@ TABLE = {
     "detectors.fusion": "detectors.tails torch",
     "detectors.margin": "detectors.answers detectors.base purifiers.base torch",
     "detectors.residual_cnn": "detectors.base purifiers.learned torch",
+    "detectors.content_fingerprint": "detectors.base detectors.salted torch",
+    "detectors.salted": "numpy torch",
     "detectors.residual": "detectors.base detectors.gaussians torch",
     "detectors.srm": "detectors.bands detectors.base detectors.gaussians torch",
     "detectors.chroma": "detectors.bands detectors.base torch",
