@@ -197,6 +197,13 @@ TABLE = {
     "proxy.configfile": "proxy.config proxy.errors pydantic yaml",
     "proxy.fields": "proxy.errors",
     "proxy.headers": "proxy.upstream",
+    "proxy.history.local": (
+        "proxy.history.fair_slots proxy.history.key_index proxy.history.store numpy"
+    ),
+    "proxy.history.fair_slots": "numpy",
+    "proxy.history.key_index": "numpy",
+    "proxy.history.store": "numpy",
+    "proxy.history": "",
     "proxy.images": "proxy.errors PIL numpy",
     "proxy.model_metrics": "proxy.errors proxy.flow prometheus_client",
     "proxy.policy": "proxy.config proxy.flow",
@@ -384,6 +391,7 @@ TESTED_IN = {
     "tuning.demo.sidecar": "tests/tuning/demo/test_story.py",
     "tuning.demo.traffic": "tests/tuning/demo/test_story.py",
     "proxy.__main__": "tests/proxy/test_cli.py",
+    "proxy.history.store": "tests/proxy/history/test_local.py",
     "purifiers.base": "tests/purifiers/test_registry.py",
     "purifiers.chain": "tests/purifiers/test_registry.py",
     "purifiers.learned": "tests/tuning/test_train.py",
