@@ -12,6 +12,7 @@ model wraps tightly: with noise of sigma exactly 2/255 and 4/255 in the table be
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -51,7 +52,7 @@ def variations(x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         return {CLEAN: x, **benign_vectors.variations(x, generator)}
     if kind is Kind.WAVEFORM:
         return {CLEAN: x, **benign_waveforms.variations(x, generator)}
-    groups = {name: _rounded(vary(x, generator)) for name, vary in _VARIATIONS.items()}
+    groups = {name: rounded(vary(x, generator)) for name, vary in _VARIATIONS.items()}
     if min(x.shape[2:]) >= _LEAST_SIDE:
         groups["shift"] = _shift(x, generator)
     return {CLEAN: x, **groups}
@@ -75,12 +76,53 @@ def one_each(x: Tensor, generator: torch.Generator) -> Tensor:
     for index, change in enumerate(vary):
         rows = (chosen == index).nonzero()[:, 0].to(x.device)
         if len(rows):
-            varied[rows] = _rounded(change(x[rows], generator))
+            varied[rows] = rounded(change(x[rows], generator))
     return varied
 
 
-def _rounded(x: Tensor) -> Tensor:
+def rounded(x: Tensor) -> Tensor:
+    """The nearest values in [0, 1] that 8 bits can hold."""
     return torch.round(x.clamp(0, 1) * 255) / 255
+
+
+def compressed(x: Tensor, qualities: Tensor, *, subsample: bool = False) -> Tensor:
+    """Each image as JPEG at its own quality would leave it.
+
+    Args:
+        x: (N, C, H, W) in [0, 1].
+        qualities: (N,) of integers, 1 to 100.
+        subsample: chroma at half resolution.
+    """
+    varied = x.clone()
+    for quality in qualities.unique().tolist():
+        varied[qualities == quality] = _coder(quality, subsample).purify(x[qualities == quality])
+    return varied
+
+
+@functools.lru_cache(maxsize=256)
+def _coder(quality: int, subsample: bool) -> Jpeg:
+    """Its matrices take longer to make than a batch of small images to code."""
+    return Jpeg(quality=quality, subsample=subsample)
+
+
+def blurred(x: Tensor, sigmas: Tensor, radius: int = 2) -> Tensor:
+    """Each image under a Gaussian blur of its own, edges repeated.
+
+    Args:
+        x: (N, C, H, W).
+        sigmas: (N,) in pixels, above 0; up to a third of the radius nothing is cut off.
+        radius: of the filter, in pixels.
+    """
+    count, channels, height, width = x.shape
+    if not count:
+        return x
+    at = torch.arange(-float(radius), radius + 1.0, device=x.device)
+    taps = torch.exp(-(at**2) / (2 * sigmas.view(-1, 1) ** 2))  # (N, 2 * radius + 1)
+    taps = taps / taps.sum(1, keepdim=True)
+    kernels = (taps[:, :, None] * taps[:, None]).repeat_interleave(channels, 0)[:, None]
+    padded = F.pad(x, (radius,) * 4, mode="replicate")
+    padded = padded.reshape(1, -1, height + 2 * radius, width + 2 * radius)
+    return F.conv2d(padded, kernels, groups=count * channels).view_as(x)
 
 
 def _strengths(x: Tensor, low: float, high: float, generator: torch.Generator) -> Tensor:
@@ -103,11 +145,8 @@ def _jpeg(*qualities: int) -> _Vary:
     """Compressed at one of the qualities."""
 
     def vary(x: Tensor, generator: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(qualities), (len(x),), generator=generator).to(x.device)
-        varied = x.clone()
-        for index, quality in enumerate(qualities):
-            varied[chosen == index] = Jpeg(quality=quality).purify(x[chosen == index])
-        return varied
+        chosen = torch.randint(len(qualities), (len(x),), generator=generator)
+        return compressed(x, torch.tensor(qualities)[chosen].to(x.device))
 
     return vary
 
@@ -128,15 +167,7 @@ def _contrast(low: float, high: float) -> _Vary:
 
 def _blur(x: Tensor, generator: torch.Generator) -> Tensor:
     """Gaussian blur, sigma 0.3 to 0.7 pixels, edges repeated."""
-    count, channels, height, width = x.shape
-    if not count:
-        return x
-    sigma = _strengths(x, 0.3, 0.7, generator).view(-1, 1)
-    taps = torch.exp(-(torch.arange(-2.0, 3.0, device=x.device) ** 2) / (2 * sigma**2))  # (N, 5)
-    taps = taps / taps.sum(1, keepdim=True)
-    kernels = (taps[:, :, None] * taps[:, None]).repeat_interleave(channels, 0)[:, None]
-    padded = F.pad(x, (2, 2, 2, 2), mode="replicate").reshape(1, -1, height + 4, width + 4)
-    return F.conv2d(padded, kernels, groups=count * channels).view_as(x)
+    return blurred(x, _strengths(x, 0.3, 0.7, generator))
 
 
 def _shift(x: Tensor, generator: torch.Generator) -> Tensor:

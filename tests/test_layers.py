@@ -239,6 +239,27 @@ TABLE = {
     "detectors.benign": (
         "detectors.benign_vectors detectors.benign_waveforms purifiers purifiers.base torch"
     ),
+    "detectors.benign_sequences": (
+        "detectors.base detectors.benign detectors.benign_cameras detectors.benign_clients "
+        "detectors.benign_edits detectors.benign_motion detectors.dice torch"
+    ),
+    "detectors.benign_cameras": (
+        "detectors.benign detectors.benign_motion detectors.dice detectors.glyphs "
+        "detectors.photometry detectors.scenes torch"
+    ),
+    "detectors.benign_clients": (
+        "detectors.benign detectors.benign_edits detectors.dice detectors.glyphs "
+        "detectors.photometry detectors.scenes torch"
+    ),
+    "detectors.benign_edits": (
+        "detectors.benign detectors.dice detectors.glyphs detectors.photometry detectors.scenes "
+        "torch"
+    ),
+    "detectors.benign_motion": "detectors.dice detectors.photometry detectors.scenes torch",
+    "detectors.photometry": "detectors.benign detectors.dice torch",
+    "detectors.scenes": "detectors.dice torch",
+    "detectors.glyphs": "detectors.dice torch",
+    "detectors.dice": "torch",
     "detectors.benign_vectors": "detectors.standard purifiers.quantise torch",
     "detectors.benign_waveforms": "torch",
     "detectors.band_residual": "detectors.base detectors.tails purifiers.base torch",
@@ -396,6 +417,12 @@ TESTED_IN = {
     "purifiers.chain": "tests/purifiers/test_registry.py",
     "purifiers.learned": "tests/tuning/test_train.py",
     "detectors.rule": "tests/detectors/test_calibration.py",
+    "detectors.benign_cameras": "tests/detectors/test_benign_sequences.py",
+    "detectors.benign_clients": "tests/detectors/test_benign_sequences.py",
+    "detectors.benign_edits": "tests/detectors/test_benign_sequences.py",
+    "detectors.benign_motion": "tests/detectors/test_benign_sequences.py",
+    "detectors.dice": "tests/detectors/test_benign_sequences.py",
+    "detectors.glyphs": "tests/detectors/test_scenes.py",
 }
 
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "core", "manager"}
