@@ -24,13 +24,15 @@ def word(count: int, dice: Dice) -> str:
 
 
 def ink(text: str, height: int) -> Tensor:
-    """The text in [0, 1], (height, about 0.8 * height * len(text)), smoothed unless 5 dots high."""
+    """The text in [0, 1], (height, about 0.8 * height * len(text)), soft only at the edges of dots."""
     columns = [
         [(int(row, 8) >> bit) & 1 for row in _FONT[letter]] for letter in text for bit in (2, 1, 0)
     ]
     dots = torch.tensor(columns, dtype=torch.float32).view(len(text), 3, 5)
     spaced = F.pad(dots, (0, 0, 0, 1)).reshape(1, 1, -1, 5).transpose(2, 3)  # (1, 1, 5, 4 n)
     size = (height, max(1, round(spaced.shape[3] * height / 5)))
+    times = -(-height // 5)  # made larger dot by dot, then smaller: sharp at every size
+    spaced = spaced.repeat_interleave(times, 2).repeat_interleave(times, 3)
     return F.interpolate(spaced, size=size, mode="bilinear", antialias=True)[0, 0]
 
 
