@@ -100,17 +100,15 @@ class KeyIndex:
         hashes = _mixed(keys)
         order = np.argsort(hashes, kind="stable")
         hashes, slots = hashes[order], slots[order]
-        following, _ = _runs(hashes)
-        recent = following <= PER_KEY
+        recent = _following(hashes) <= PER_KEY
         hashes, slots = hashes[recent], slots[recent]
-        # Two pairs may want the same place: one has it, the other tries again.
+        table = self._table.ravel()
+        # Two pairs may want the same place: the last has it, the others try again.
         while hashes.size:
+            entries = (hashes & _LOW) << _HALF | self._ids[slots]
             places = self._places(hashes)
-            _, first = np.unique(places, return_index=True)
-            ids = self._ids[slots[first]]
-            self._table.ravel()[places[first]] = (hashes[first] & _LOW) << _HALF | ids
-            left = np.ones(len(hashes), np.bool_)
-            left[first] = False
+            table[places] = entries
+            left = table[places] != entries
             hashes, slots = hashes[left], slots[left]
 
     def reserve(self, queries: int) -> None:
@@ -160,14 +158,15 @@ class KeyIndex:
         rows = np.arange(len(hashes))
         side = (crowd[:, 1] < crowd[:, 0]).astype(np.intp)
         ways = alive.reshape(-1, _WAYS)[2 * rows + side].argmin(axis=1) + _WAYS * side
-        following, copies = _runs(hashes)
-        hard = (copies > 1) | (crowd[rows, side] == _WAYS)
+        following = _following(hashes)
+        preceding = _following(hashes[::-1])[::-1] - 1
+        hard = (following + preceding > 1) | (crowd[rows, side] == _WAYS)
         hard[np.flatnonzero(same) // (2 * _WAYS)] = True
         if hard.any():
             order = self._order(entries[hard], alive[hard], same[hard], crowd[hard])
             mine = same[hard].sum(axis=1)
-            rank = (copies - following)[hard]
-            over = np.maximum(0, mine + copies[hard] - PER_KEY)
+            rank = preceding[hard]
+            over = np.maximum(0, mine + rank + following[hard] - PER_KEY)
             pick = np.where(rank < over, rank, rank - over + mine)
             ways[hard] = order[np.arange(len(order)), pick]
         places: Slots = homes[rows, ways // _WAYS] * _WAYS + ways % _WAYS
@@ -213,9 +212,11 @@ def _mixed(keys: Words) -> Words:
     return hashes
 
 
-def _runs(hashes: Words) -> tuple[Slots, Slots]:
-    """How many equals there are from each place on, and in all; equals lie together."""
-    starts = np.flatnonzero(np.diff(hashes, prepend=~hashes[:1]))
-    lengths = np.diff(starts, append=len(hashes))
-    ends = np.repeat(starts + lengths, lengths)
-    return ends - np.arange(len(hashes)), np.repeat(lengths, lengths)
+def _following(hashes: Words) -> Slots:
+    """How many equals there are from each place on, itself included; equals lie together."""
+    ends = np.flatnonzero(hashes[1:] != hashes[:-1]) + 1
+    places = np.arange(len(hashes))
+    if len(ends) == len(hashes) - 1:  # all different
+        return np.ones_like(places)
+    ends = np.append(ends, len(hashes))
+    return ends[np.searchsorted(ends, places, side="right")] - places

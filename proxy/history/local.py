@@ -95,11 +95,9 @@ class LocalStore:
         serials = np.arange(self._serial, self._serial + len(rows), dtype=np.uint64)
         handles[rows] = serials << _HANDLE | slots.astype(np.uint64)
         self._serial += len(rows)
-        if len(np.unique(slots)) < len(slots):  # more than fit: the last in a slot keeps it
-            _, last = np.unique(slots[::-1], return_index=True)
-            kept = np.sort(len(slots) - 1 - last)
-            rows, slots = rows[kept], slots[kept]
         self._handles[slots] = handles[rows]
+        kept = self._handles[slots] == handles[rows]  # a later one may have displaced an earlier
+        rows, slots = rows[kept], slots[kept]
         self._records[slots] = records[rows]
         self._index.renew(slots)
         self._index.reserve(self._slots.touched)
