@@ -202,6 +202,18 @@ TABLE = {
     ),
     "proxy.history.fair_slots": "numpy",
     "proxy.history.key_index": "numpy",
+    "proxy.history.shared": (
+        "proxy.history.keyspace proxy.history.link proxy.history.lookups proxy.history.store "
+        "proxy.history.write_behind proxy.tasks numpy"
+    ),
+    "proxy.history.lookups": (
+        "proxy.history.keyspace proxy.history.link proxy.history.store proxy.tasks numpy redis"
+    ),
+    "proxy.history.write_behind": (
+        "proxy.history.keyspace proxy.history.link proxy.history.store numpy redis"
+    ),
+    "proxy.history.keyspace": "proxy.history.link proxy.history.store numpy",
+    "proxy.history.link": "proxy.errors proxy.tasks redis",
     "proxy.history.store": "numpy",
     "proxy.history": "",
     "proxy.images": "proxy.errors PIL numpy",
@@ -388,6 +400,7 @@ ONLY = {
     "aiohttp": {"proxy.admin", "proxy.supervisor"},
     "yaml": {"proxy.configfile"},
     "PIL": {"proxy.images"},
+    "redis": {"proxy.history.link", "proxy.history.lookups", "proxy.history.write_behind"},
 }
 
 # What tensor maths has no business with: other processes, clocks, files, threads.
@@ -413,6 +426,9 @@ TESTED_IN = {
     "tuning.demo.traffic": "tests/tuning/demo/test_story.py",
     "proxy.__main__": "tests/proxy/test_cli.py",
     "proxy.history.store": "tests/proxy/history/test_local.py",
+    "proxy.history.keyspace": "tests/proxy/history/test_shared.py",
+    "proxy.history.lookups": "tests/proxy/history/test_shared.py",
+    "proxy.history.write_behind": "tests/proxy/history/test_shared.py",
     "purifiers.base": "tests/purifiers/test_registry.py",
     "purifiers.chain": "tests/purifiers/test_registry.py",
     "purifiers.learned": "tests/tuning/test_train.py",

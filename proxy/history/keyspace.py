@@ -1,0 +1,101 @@
+"""How remembered queries lie in Redis: names of keys, widths in bytes, arrays to bytes and back.
+
+The scripts beside this file (`*.lua`) hold the other half; `lookup.lua` describes the layout.
+"""
+
+from __future__ import annotations
+
+import math
+import urllib.parse
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from proxy.history.link import Script
+from proxy.history.store import Keys, Owners, Records
+
+Bytes = npt.NDArray[np.uint8]
+
+TAG = 5
+"""Bytes of a key that are kept: with 10^8 entries a chance match of one key is 10^-4 likely."""
+HEAD = np.dtype([("time", "<u4"), ("nonce", "<u4")])
+"""What precedes a record: seconds since 1970, and what tells it from another in the same place."""
+_EPOCH_TTLS = 4  # an epoch's index only grows: after so many times the age kept a new one begins
+_ROW_BYTES = 49_146  # with Redis's own header just below one of jemalloc's sizes
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it loses nothing and stirs the top bits
+
+
+def script(name: str) -> Script:
+    """One of the Lua scripts of this package."""
+    return Script(Path(__file__).with_name(f"{name}.lua").read_text())
+
+
+class Keyspace:
+    """The part of a server's keys that belongs to one namespace and one type of record.
+
+    Args:
+        namespace: any text; replicas share what they remember under the same one.
+        record: type of the records. Another type, say of another version, shares nothing but marks.
+        ttl_s: seconds a query is remembered.
+    """
+
+    def __init__(self, namespace: str, record: np.dtype[np.void], *, ttl_s: int) -> None:
+        self.record = record
+        self.ttl_s = ttl_s
+        self.slot = HEAD.itemsize + record.itemsize
+        self.slots_in_row = max(1, _ROW_BYTES // self.slot)
+        # In braces, so that a cluster keeps all of it in one place, where scripts can work on it.
+        self.prefix = f"bw:{{{urllib.parse.quote(namespace, safe='')}}}:"
+        self.marks = f"{self.prefix}m:"
+        self._kind = f"{zlib.crc32(repr(record.descr).encode()) & 0xFFFF:04x}"
+        self._match = np.dtype([("row", "<u2"), ("shared", "<u8"), ("record", record)])
+
+    def epoch(self, now: float) -> int:
+        """Which epoch a query asked now belongs to."""
+        return int(now // (_EPOCH_TTLS * self.ttl_s))
+
+    def epoch_key(self, epoch: int) -> str:
+        """The key of an epoch."""
+        return f"{self.prefix}{self._kind}:{epoch}"
+
+    def living(self, now: float) -> list[str]:
+        """Keys of the epochs that may hold queries young enough, the older first."""
+        first = self.epoch(now - self.ttl_s)
+        return [self.epoch_key(epoch) for epoch in range(first, self.epoch(now) + 1)]
+
+    def counts_key(self, now: float) -> str:
+        """The key that counts how much each owner has asked to remember this minute."""
+        return f"{self.prefix}o:{int(now // 60)}"
+
+    def rows_for(self, queries: int) -> int:
+        """Rows of records that hold so many queries at least."""
+        return math.ceil(queries / self.slots_in_row) + 1
+
+    def tags(self, keys: Keys) -> Bytes:
+        """What is kept of keys: (B, K) to (B, K * TAG)."""
+        mixed = (np.ascontiguousarray(keys, dtype="<u8") * _MIX).view(np.uint8)
+        # The highest byte first: it depends on every bit of the key, and says which bucket it is.
+        parts = mixed.reshape(*keys.shape, 8)[:, :, : 7 - TAG : -1]
+        return np.ascontiguousarray(parts).reshape(len(keys), keys.shape[1] * TAG)
+
+    def slots(self, heads: npt.NDArray[np.void], records: Records) -> Bytes:
+        """What a row of records holds: (B, slot)."""
+        return np.concatenate([_bytes(heads), _bytes(records.astype(self.record))], axis=1)
+
+    def queries(self, keys: Keys, owners: Owners, slots: Bytes) -> Bytes:
+        """What the server is told to remember: (B, 8 + K * TAG + slot)."""
+        return np.concatenate([_bytes(owners.astype("<u8")), self.tags(keys), slots], axis=1)
+
+    def matches(self, data: bytes) -> npt.NDArray[np.void]:
+        """What a lookup found: fields row, shared and record.
+
+        Raises:
+            ValueError: these are not whole matches.
+        """
+        return np.frombuffer(data, dtype=self._match)
+
+
+def _bytes(array: npt.NDArray[np.generic]) -> Bytes:
+    return np.ascontiguousarray(array).view(np.uint8).reshape(len(array), array.itemsize)

@@ -1,0 +1,131 @@
+-- Remembers queries; `lookup.lua` describes the layout.
+--
+-- KEYS  the epoch, how many queries each owner has asked to remember this minute (a hash)
+-- ARGV  queries (8 bytes owner, K tags, a slot), K, bytes of a slot, slots in a row, seconds to
+--       remember, most queries of an owner a minute, most rows, an incarnation for a new epoch
+-- Returns 4 bytes for each query: its number, or all ones where its owner has had enough.
+local epoch, counts = KEYS[1], KEYS[2]
+local queries, width, slot, per = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local lasts, most, rows = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local TAG, ENTRY = 5, 9
+local FILL = 16 -- entries in a bucket on average: fewer cost memory for names, more cost time
+local NEWEST = 8 -- entries of one tag: a lookup returns no more queries than this
+local LONGEST = 128 * ENTRY -- eight times the average: chance alone does not get there
+local FIRST_BUCKETS = 64
+local ONE_IN = 16 -- what is kept of an owner who has had enough
+local LAST_BUCKET = 8388608 -- 3 bytes of a tag say where it is
+local NONE, REFUSED = string.rep('\0', TAG), string.rep('\255', 4)
+local byte, find, sub, floor = string.byte, string.find, string.sub, math.floor
+
+local meta = redis.call('HMGET', epoch, 'i', 'n', 'f', 'c', 'b')
+local incarnation, n, first = meta[1] or ARGV[8], tonumber(meta[2] or 0), tonumber(meta[3] or 0)
+local entries, buckets = tonumber(meta[4] or 0), tonumber(meta[5] or FIRST_BUCKETS)
+local base = epoch .. ':' .. incarnation .. ':'
+local _, exponent = math.frexp(buckets)
+local half = 2 ^ (exponent - 1)
+
+local function place(tag)
+  local a, b, c = byte(tag, 1, 3)
+  local at = (a + b * 256 + c * 65536) % (2 * half)
+  return at < buckets and at or at - half
+end
+
+local function name(at)
+  return base .. sub(struct.pack('<I4', at), 1, 3)
+end
+
+local function keep(number, data)
+  local row, full = base .. 'row' .. floor(number / per), per * slot
+  -- A row is made whole: Redis gives a string that grows twice the memory it needs.
+  if number % per == 0 then redis.call('SETRANGE', row, full - 1, '\0') end
+  if redis.call('SETRANGE', row, (number % per) * slot, data) < full then
+    redis.call('SETRANGE', row, full - 1, '\0') -- the row had been evicted
+  end
+  redis.call('EXPIRE', row, lasts)
+end
+
+local function number_at(bucket, at)
+  local a, b, c, d = byte(bucket, at, at + 3)
+  return a + b * 256 + c * 65536 + d * 16777216
+end
+
+-- The bucket with an entry put first, without those that no lookup would return: all but a tag's
+-- newest, and at the end those whose records have expired.
+local function insert(bucket, tag, number)
+  local seen, at = 0, find(bucket, tag, 1, true)
+  while at do
+    if at % ENTRY == 1 then
+      seen = seen + 1
+      if seen == NEWEST then
+        bucket = sub(bucket, 1, at - 1) .. sub(bucket, at + ENTRY)
+        break
+      end
+    end
+    at = find(bucket, tag, at + 1, true)
+  end
+  local kept = math.min(#bucket, LONGEST - ENTRY)
+  while kept > 0 and number_at(bucket, kept - 3) < first * per do kept = kept - ENTRY end
+  return tag .. struct.pack('<I4', number) .. sub(bucket, 1, kept)
+end
+
+local numbers, held, before = {}, {}, {}
+local length = 8 + width * TAG + slot
+for i = 1, #queries, length do
+  local asked = redis.call('HINCRBY', counts, sub(queries, i, i + 7), 1)
+  if asked > most and asked % ONE_IN ~= 0 then
+    numbers[#numbers + 1] = REFUSED
+  else
+    keep(n, sub(queries, i + length - slot, i + length - 1))
+    for at = i + 8, i + length - slot - 1, TAG do
+      local tag = sub(queries, at, at + TAG - 1)
+      if tag ~= NONE then
+        local to = place(tag)
+        if not held[to] then
+          held[to] = redis.call('GET', name(to)) or ''
+          before[to] = #held[to]
+        end
+        held[to] = insert(held[to], tag, n)
+      end
+    end
+    numbers[#numbers + 1] = struct.pack('<I4', n)
+    n = n + 1
+  end
+end
+redis.call('EXPIRE', counts, 120)
+for to, bucket in pairs(held) do
+  redis.call('SET', name(to), bucket, 'EX', lasts)
+  entries = entries + (#bucket - before[to]) / ENTRY
+end
+
+-- Linear hashing: one bucket after the other is split in two as the index grows.
+while entries > buckets * FILL and buckets < LAST_BUCKET do
+  local from, to = buckets - half, buckets
+  local bucket = redis.call('GET', name(from))
+  buckets = buckets + 1
+  if bucket then
+    local stay, go = {}, {}
+    for at = 1, #bucket, ENTRY do
+      local entry = sub(bucket, at, at + ENTRY - 1)
+      local side = place(entry) == from and stay or go
+      side[#side + 1] = entry
+    end
+    if #go > 0 then redis.call('SET', name(to), table.concat(go), 'EX', lasts) end
+    if #stay > 0 then
+      redis.call('SET', name(from), table.concat(stay), 'EX', lasts)
+    else
+      redis.call('DEL', name(from))
+    end
+  end
+  if buckets == 2 * half then half = buckets end
+end
+
+-- Rows expire from the first on; entries that point to them are dropped as buckets are written.
+local last = floor(math.max(n - 1, 0) / per)
+while first < last and last - first >= rows do
+  redis.call('UNLINK', base .. 'row' .. first)
+  first = first + 1
+end
+while first < last and redis.call('EXISTS', base .. 'row' .. first) == 0 do first = first + 1 end
+redis.call('HSET', epoch, 'i', incarnation, 'n', n, 'f', first, 'c', entries, 'b', buckets)
+redis.call('EXPIRE', epoch, lasts)
+return table.concat(numbers)
