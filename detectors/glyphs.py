@@ -24,7 +24,7 @@ def word(count: int, dice: Dice) -> str:
 
 
 def ink(text: str, height: int) -> Tensor:
-    """The text in [0, 1], (height, about 0.8 * height * len(text)), soft only at the edges of dots."""
+    """The text in [0, 1], (height, about 0.8 * height * len(text)), soft at the edges of dots."""
     columns = [
         [(int(row, 8) >> bit) & 1 for row in _FONT[letter]] for letter in text for bit in (2, 1, 0)
     ]
