@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,6 +12,24 @@ from torch import Tensor
 
 SHORTEST_KEY = 16
 """Least length of a key in bytes."""
+
+
+def levels(x: Tensor) -> Tensor:
+    """Return 8-bit levels, uint8 of the same shape, the same on every device.
+
+    Args:
+        x: float32 in [0, 1]; what is outside counts as its limits, and what is no number as 0.
+    """
+    return (x * 255).nan_to_num(0).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def in_parts(function: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
+    """Return what a function makes of a batch; the CPU takes about `size` values at a time.
+
+    What is made of a whole large batch does not stay in its caches on the way.
+    """
+    part = max(1, size // x[0].numel()) if x.device.type == "cpu" and len(x) else max(1, len(x))
+    return torch.cat([function(piece) for piece in x.split(part)])
 
 
 def drawn(key: bytes, purpose: str, count: int) -> Tensor:

@@ -320,6 +320,7 @@ TABLE = {
     "detectors.margin": "detectors.answers detectors.base purifiers.base torch",
     "detectors.residual_cnn": "detectors.base purifiers.learned torch",
     "detectors.content_fingerprint": "detectors.base detectors.salted torch",
+    "detectors.perceptual_fingerprint": "detectors.base detectors.salted torch",
     "detectors.salted": "numpy torch",
     "detectors.residual": "detectors.base detectors.gaussians torch",
     "detectors.srm": "detectors.bands detectors.base detectors.gaussians torch",

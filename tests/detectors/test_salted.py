@@ -5,7 +5,7 @@ import hmac
 
 import torch
 
-from detectors.salted import drawn, mixed
+from detectors.salted import drawn, in_parts, levels, mixed
 
 KEY = b"a secret of twenty-four bytes"[:24]
 
@@ -51,3 +51,23 @@ def test_one_bit_changes_half_of_all() -> None:
         changed = mixed(numbers) ^ mixed(numbers ^ (1 << bit))
         flips = sum(number.bit_count() for number in (n % 2**64 for n in changed.tolist()))
         assert abs(flips / len(numbers) - 32) < 2
+
+
+def test_levels_are_those_of_8_bits() -> None:
+    x = torch.tensor([0, 1, 0.5, 127.4 / 255, -3, 7, float("nan"), float("inf"), float("-inf")])
+    assert levels(x).tolist() == [0, 255, 128, 127, 0, 255, 0, 255, 0]
+    assert levels(torch.arange(256) / 255).tolist() == list(range(256))
+
+
+def test_parts_make_the_whole() -> None:
+    x = torch.rand(11, 2, 3, generator=torch.Generator().manual_seed(1))
+    sizes: list[int] = []
+
+    def doubled(piece: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(piece))
+        return 2 * piece
+
+    assert torch.equal(in_parts(doubled, x, 24), 2 * x)
+    assert sizes == [4, 4, 3]
+    assert torch.equal(in_parts(doubled, x, 1), 2 * x)
+    assert in_parts(doubled, x[:0], 24).shape == (0, 2, 3)
