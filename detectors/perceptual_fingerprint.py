@@ -102,14 +102,16 @@ class PerceptualFingerprint:
     def _keys_of(self, x: Tensor) -> Tensor:
         tables = self._tables(*x.shape[1:], x.device)
         described = _described(levels(x).float(), tables)  # (B, places, values)
-        projected = (described @ tables.directions).unflatten(2, (self._keys, _BITS))
-        places = projected.shape[1]
+        # In place: a copy of so many projections costs as much as what is done with them.
+        sizes = (described @ tables.directions).abs_().unflatten(2, (self._keys, _BITS))
+        firmness = sizes.amin(3).long()  # (B, places, keys), below 2**24
         # Firmness and place in one number, for equal firmness must not leave the choice open.
-        firmness = projected.abs().amin(3).long()  # (B, places, keys), below 2**24
-        ranked = firmness * places + torch.arange(places, device=x.device)[:, None]
-        best = ranked.amax(1)  # (B, keys)
-        at = (best % places).long()[:, None, :, None].expand(-1, -1, -1, _BITS)
-        codes = projected.gather(1, at)[:, 0] > 0  # (B, keys, bits)
+        places = firmness.shape[1]
+        best = (firmness * places + torch.arange(places, device=x.device)[:, None]).amax(1)
+        at = (best % places)[:, :, None].expand(-1, -1, described.shape[2])  # (B, keys, values)
+        chosen = described.gather(1, at).transpose(0, 1)
+        directions = tables.directions.unflatten(1, (self._keys, _BITS)).transpose(0, 1)
+        codes = (chosen @ directions > 0).transpose(0, 1)  # (B, keys, bits)
         keys = mixed((codes * tables.bits).sum(2) + tables.bands)
         return keys.masked_fill(best < _FIRM * places, 0)
 
