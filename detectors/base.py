@@ -22,6 +22,8 @@ class Need(StrEnum):
     """The kinds of evidence, in order of cost."""
 
     INPUT = "input"
+    HISTORY = "history"
+    """The input, and the earlier queries it follows on."""
     OUTPUT = "output"
     VIEWS = "views"
 
@@ -38,6 +40,9 @@ class Evidence:
     views: Mapping[str, Tensor] = field(default_factory=dict)
     """Answers to the proxy's own queries, (B, K) float32, as `output`: purifier key -> the model's
     answer to that transformed copy; `peer_key(name)` -> another model's answer to the original."""
+    chain: Tensor | None = None
+    """What is known of the earlier queries each sample follows on, (B, F) float32
+    (`detectors.chains.FEATURES`). None where no history is kept."""
 
 
 def peer_key(model: str) -> str:
@@ -51,12 +56,17 @@ class Detector(ABC):
     name: ClassVar[str]
     """Configuration key and metric label, [a-z_]+."""
     needs: ClassVar[Need]
-    """The dearest evidence used. VIEWS implies OUTPUT."""
+    """The dearest evidence used. VIEWS implies OUTPUT; neither implies HISTORY."""
     tier: ClassVar[int]
     """Cost: 0 looks at the input only, 1 at the model's answer too, 2 asks the model again, 3 runs
     a network of its own or asks other models."""
     kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.IMAGE})
     """What kinds of input it can judge."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether it looks at answers of a model."""
+        return self.needs in (Need.OUTPUT, Need.VIEWS)
 
     @property
     def views(self) -> tuple[Purifier, ...]:
@@ -116,8 +126,10 @@ class Detector(ABC):
         Raises:
             DetectorError: evidence this detector needs is missing, or it was not fitted.
         """
-        if self.needs is not Need.INPUT and evidence.output is None:
+        if self.asks and evidence.output is None:
             raise DetectorError(f"{self.name} needs the model's output")
+        if self.needs is Need.HISTORY and evidence.chain is None:
+            raise DetectorError(f"{self.name} needs the queries before this one")
         wanted = [*(view.key for view in self.views), *(peer_key(peer) for peer in self.peers)]
         missing = [key for key in wanted if key not in evidence.views]
         if missing:

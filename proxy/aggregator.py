@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from proxy import policy
 from proxy.answers import Output, read_output, shows_output, write_output
 from proxy.device import Device
 from proxy.errors import DetectorFailed, Overloaded
@@ -60,7 +61,8 @@ class Aggregator:
 
     async def _query(self, inspection: Inspection, findings: Findings) -> Query | None:
         """Draw the other copies, and ask about them."""
-        image, samples = findings.image, findings.suspicious
+        image = findings.image
+        samples = policy.targets(findings.samples, inspection.flow.action)
         drawn = await self._device.redraw(inspection, image, findings.glance, samples)
         copies = {str(number): copy for number, copy in enumerate(drawn)}
         queries = Queries(self._upstream, self._tasks, inspection, image, samples)
@@ -69,8 +71,9 @@ class Aggregator:
     async def _aggregated(
         self, inspection: Inspection, findings: Findings, plain: Answer, query: Query | None
     ) -> Answer:
-        """The answer with the rows of the suspicious samples written anew."""
-        spec, samples = findings.image.spec, findings.suspicious
+        """The answer with the rows of the purified samples written anew."""
+        spec = findings.image.spec
+        samples = policy.targets(findings.samples, inspection.flow.action)
         own = read_output(plain.data, spec, len(findings.glance.x))
         if own is None:
             raise DetectorFailed("no_evidence", "the model's answer has no class scores")

@@ -54,17 +54,21 @@ class Assessor:
             return None
         flow = inspection.flow
         flow.action = policy.decide(
-            findings.samples, inspection.model, in_sequence=inspection.in_sequence
+            findings.samples,
+            inspection.model,
+            in_sequence=inspection.in_sequence,
+            quarantined=flow.quarantined,
         )
         if flow.action is Action.BLOCK:
             raise Blocked("the request was refused")
-        if flow.action is Action.PURIFY:
+        if flow.action in (Action.PURIFY, Action.DECOY):
             return await self._purified(inspection, findings)
         return None
 
     async def _purified(self, inspection: Inspection, findings: Findings) -> bytes | None:
-        """The request with its suspicious samples purified; None when it is to pass as it is."""
-        image, samples = findings.image, findings.suspicious
+        """The request with the action's targets purified; None when it is to pass as it is."""
+        image = findings.image
+        samples = policy.targets(findings.samples, inspection.flow.action)
         try:
             change = await self._device.purify(inspection, image, findings.glance, samples)
         except (DetectorFailed, Overloaded) as failure:

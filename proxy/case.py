@@ -14,6 +14,8 @@ from proxy.flow import SampleVerdict
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from proxy.history.fingerprints import Prints
+
 Buffer = bytes | memoryview
 
 IDENTITY = "identity"
@@ -42,6 +44,8 @@ class Glance:
     """View key -> the copies of all B samples as a raw wire tensor."""
     settled: tuple[SampleVerdict, ...] | None = None
     """Verdicts on all samples, where the input alone is evidence enough."""
+    prints: Prints | None = None
+    """For models whose queries are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Case:
     """(B, K), the model's answer."""
     views: Mapping[str, npt.NDArray[np.float32]]
     """View key -> (B, K)."""
+    chain: npt.NDArray[np.float32] | None = None
+    """(B, F), `Evidence.chain`; None where no history is kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,74 @@ class Aggregate(_Strict):
     """mean: of the copies' probabilities. vote: shares of the copies that choose each class."""
 
 
+class QueryAttacks(_Strict):
+    """What follows from a series of queries that looks like a search for an adversarial input.
+
+    Needs the detector `history`. Its alarm is apart from the verdict on a single request: a series
+    is judged by its own false-positive rate and answered by its own action.
+    """
+
+    fpr: float = Field(default=0.001, gt=0, lt=1)
+    """Wanted share of benign near-duplicates (video frames, bursts, edits) that raise an alarm."""
+    action: Literal["flag", "purify", "decoy", "block"] = "flag"
+    """What enforce does with a query of such a series, and with every request of a principal in
+    quarantine. flag: pass and record. purify: purify the suspicious samples. decoy: answer from
+    purified copies of all samples, so that the search follows the purified model. block: refuse, as
+    a busy server would."""
+    quarantine_minutes: float = Field(default=10.0, ge=0)
+    """How long a principal stays in quarantine after one alarm; each doubling of the alarms adds as
+    much, up to six times. 0: only the series itself is acted on. Take 0 where many share a
+    principal, e.g. behind a gateway without `principal_header`."""
+
+
+class SharedHistory(_Strict):
+    """A Redis or Valkey server that replicas share their history in. Never holds inputs."""
+
+    url: str = Field(pattern=r"^(redis|rediss|unix)://")
+    """redis://host:6379/0; rediss:// for TLS."""
+    username: str | None = None
+    """ACL user. Default: the server's default user."""
+    password_file: Path | None = None
+    """File with the password, relative to the configuration file."""
+    ca_file: Path | None = None
+    """Certificates that the server's is checked against. Default: the system's."""
+    cert_file: Path | None = None
+    """This client's certificate, where the server wants one."""
+    cert_key_file: Path | None = None
+    """The certificate's private key."""
+    timeout_ms: float = Field(default=2.0, gt=0)
+    """Longest a request waits for the shared history; past it the local one stands, counted."""
+    per_minute: int = Field(default=60_000, gt=0)
+    """Most queries of one principal that one replica adds in a minute; more stay local."""
+
+
+class History(_Strict):
+    """The memory of queries, for models with the detector `history`."""
+
+    capacity: int = Field(default=200_000, gt=0, le=2**31 - 1)
+    """Most queries a worker remembers, about half a kilobyte each. When full, the principals that
+    fill most of it lose their oldest first."""
+    ttl_minutes: float = Field(default=60.0, gt=0)
+    """How long a query is remembered. An attack that asks less than one query in this time is not
+    seen as a series."""
+    key_file: Path | None = None
+    """File with the secret that salts the fingerprints, at least 16 bytes, equal on all replicas;
+    relative to the configuration file. Default: random, so that workers and replicas do not
+    understand each other's history."""
+    rotate_hours: float = Field(default=24.0, gt=0)
+    """How long a salt is used. Queries are found by the last salt too for `ttl_minutes` after."""
+    shared: SharedHistory | None = None
+    """Where replicas and workers share their history. Off: each has its own."""
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if self.shared is not None and self.key_file is None:
+            raise ValueError("shared needs key_file: replicas must salt alike")
+        if self.rotate_hours * 60 < self.ttl_minutes:
+            raise ValueError("rotate_hours must not be shorter than ttl_minutes")
+        return self
+
+
 class Batching(_Strict):
     """How concurrent requests share one pass over the device."""
 
@@ -234,6 +302,8 @@ class Model(_Strict):
     """Stop at the input where it is evidence enough. Off: all detectors look at every sample."""
     secrecy: Secrecy | None = None
     """Off by default: what is hidden from attackers is hidden from whoever reads the scores too."""
+    query_attacks: QueryAttacks = QueryAttacks()
+    """What follows from a series of queries, with the detector `history`."""
     detectors: tuple[Part, ...] = ()
     """Evidence to gather. Empty: validation and metrics only."""
     purifiers: tuple[Part, ...] = ()
@@ -246,14 +316,30 @@ class Model(_Strict):
         """What the inspected input holds."""
         return next((i.kind for i in self.inputs if i.inspect), "image")
 
+    @property
+    def _purifies(self) -> bool:
+        return self.action == "purify" or self.query_attacks.action in ("purify", "decoy")
+
+    @property
+    def remembers(self) -> bool:
+        """Whether its queries are remembered."""
+        return any(part.name == "history" for part in self.detectors)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len([i for i in self.inputs if i.inspect]) > 1:
             raise ValueError("only one input can be inspected; set inspect: false on the others")
         if self.action == "purify" and not self.purifiers:
             raise ValueError("action: purify needs at least one entry under purifiers")
-        if self.aggregate is not None and self.action != "purify":
-            raise ValueError("aggregate goes with action: purify")
+        if self.query_attacks.action in ("purify", "decoy") and not self.purifiers:
+            raise ValueError(
+                f"query_attacks.action: {self.query_attacks.action} needs at least one entry under "
+                "purifiers"
+            )
+        if "query_attacks" in self.model_fields_set and not self.remembers:
+            raise ValueError("query_attacks needs the detector `history`; add it to detectors")
+        if self.aggregate is not None and not self._purifies:
+            raise ValueError("aggregate goes with action: purify, or query_attacks.action: decoy")
         if self.aggregate is not None and self.output.kind == "none":
             raise ValueError("aggregate needs the model's class scores, but output.kind is none")
         if self.detectors and self.calibration is None:
@@ -293,6 +379,8 @@ class Config(_Strict):
     """Models without an entry under `models`: validated and forwarded unscored, or refused."""
     models: dict[str, Model] = Field(default_factory=dict)
     """By model name."""
+    history: History = History()
+    """The memory of queries, shared by all models."""
     batching: Batching = Batching()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where detectors run; auto takes CUDA when it is there."""

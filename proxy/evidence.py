@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from proxy.answers import Output, read_output, shows_output
 from proxy.case import IDENTITY, Case, Glance
 from proxy.device import Device
-from proxy.flow import SampleVerdict, Verdict
+from proxy.flow import SampleVerdict
 from proxy.inspection import Image, Inspection
 from proxy.queries import Queries, wait
 from proxy.tasks import Tasks
@@ -31,11 +31,6 @@ class Findings:
     image: Image
     glance: Glance
     samples: tuple[SampleVerdict, ...]
-
-    @property
-    def suspicious(self) -> tuple[int, ...]:
-        """Indices of the suspicious samples."""
-        return tuple(i for i, s in enumerate(self.samples) if s.verdict is Verdict.SUSPICIOUS)
 
 
 class Gatherer:

@@ -23,6 +23,7 @@ class Action(StrEnum):
     NONE = "none"
     FLAG = "flag"
     PURIFY = "purify"
+    DECOY = "decoy"
     BLOCK = "block"
 
 
@@ -43,6 +44,8 @@ class SampleVerdict:
     """Conformal p-value per detector, (0, 1]."""
     reason: str = ""
     """Why FAILED (a DetectorFailed reason), or which detector weighs most."""
+    alarm: bool = False
+    """The sample is part of a series of queries that looks like an attack."""
 
 
 @dataclass(slots=True)
@@ -60,6 +63,8 @@ class Flow:
     client_id: str = ""
     """The request's own `id` field."""
     samples: tuple[SampleVerdict, ...] = ()
+    quarantined: bool = False
+    """The principal's earlier queries raised an alarm."""
     action: Action = Action.NONE
     failure: str = ""
     """Why no verdict was reached (a DetectorFailed reason), if so."""

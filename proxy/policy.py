@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from proxy.config import Model
 from proxy.flow import Action, SampleVerdict, Verdict
 
+_SEVERITY = (Action.NONE, Action.FLAG, Action.PURIFY, Action.DECOY, Action.BLOCK)
+
 
 def judge(score: float, threshold: float) -> Verdict:
     """Pass only on proof: a NaN on either side is a failure, never clean (invariant 3)."""
@@ -17,18 +19,41 @@ def judge(score: float, threshold: float) -> Verdict:
     return Verdict.FAILED
 
 
-def decide(samples: Sequence[SampleVerdict], model: Model, *, in_sequence: bool) -> Action:
+def decide(
+    samples: Sequence[SampleVerdict],
+    model: Model,
+    *,
+    in_sequence: bool,
+    quarantined: bool = False,
+) -> Action:
     """What to do with a request in enforce mode, given the verdicts on its samples.
 
     A request of a stateful sequence is never blocked: a missing frame would corrupt the state of
     all that follow, so it is flagged instead.
+
+    Args:
+        quarantined: earlier queries of the same principal raised an alarm.
     """
-    if not any(sample.verdict is Verdict.SUSPICIOUS for sample in samples):
-        return Action.NONE
-    action = Action(model.action)
+    wanted = [Action.NONE]
+    if any(sample.verdict is Verdict.SUSPICIOUS for sample in samples):
+        wanted.append(Action(model.action))
+    if quarantined or any(sample.alarm for sample in samples):
+        wanted.append(Action(model.query_attacks.action))
+    action = max(wanted, key=_SEVERITY.index)
     if action is Action.BLOCK and in_sequence:
         return Action.FLAG
+    if action is Action.PURIFY and not targets(samples, action):
+        return Action.FLAG  # a principal in quarantine, and nothing suspicious in this request
     return action
+
+
+def targets(samples: Sequence[SampleVerdict], action: Action) -> tuple[int, ...]:
+    """Indices of the samples an action purifies: a decoy all of them, so that none stands out."""
+    return tuple(
+        i
+        for i, sample in enumerate(samples)
+        if action is Action.DECOY or sample.verdict is Verdict.SUSPICIOUS or sample.alarm
+    )
 
 
 def has_failed(samples: Sequence[SampleVerdict]) -> bool:

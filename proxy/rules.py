@@ -16,11 +16,10 @@ from detectors.secrecy import Secrecy
 from proxy import config, policy
 from proxy.errors import ConfigError
 from proxy.flow import SampleVerdict, Verdict
+from proxy.keyfile import read_key
 
 LEVELS = tuple(Need)
 """Kinds of evidence, in order of cost."""
-_LEAST_KEY = 16
-"""Bytes of a secret below which it could be guessed."""
 
 
 class Rules:
@@ -52,7 +51,9 @@ class Rules:
         self._calibration = scores
         self._levels = evidence_levels(parts)
         self._now = now
-        self._key = None if cfg.secrecy is None else _key(model, cfg.secrecy)
+        self._key = None
+        if cfg.secrecy is not None:
+            self._key = read_key(f"models.{model}.secrecy", cfg.secrecy.key_file)
         self._epoch = self._current()
         self._rules = self._drawn(self._epoch)
 
@@ -148,19 +149,6 @@ def evidence_levels(parts: Sequence[Detector]) -> dict[str, tuple[str, ...]]:
         if names and names not in levels.values():
             levels[need.value] = names
     return levels
-
-
-def _key(model: str, secrecy: config.Secrecy) -> bytes:
-    try:
-        key = secrecy.key_file.read_bytes().strip()
-    except OSError as error:
-        raise ConfigError(f"models.{model}.secrecy.key_file: {error}") from error
-    if len(key) < _LEAST_KEY:
-        raise ConfigError(
-            f"models.{model}.secrecy.key_file: {secrecy.key_file} has {len(key)} bytes; at least "
-            f"{_LEAST_KEY} are needed, e.g. from `openssl rand -hex 32`"
-        )
-    return key
 
 
 def _verdict(score: float, threshold: float, p_values: dict[str, float]) -> SampleVerdict:

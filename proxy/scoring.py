@@ -82,7 +82,7 @@ class Scorer:
     @property
     def needs_output(self) -> bool:
         """Whether some detector looks at the model's answer."""
-        return any(d.needs is not Need.INPUT for d in self._detectors)
+        return any(d.asks for d in self._detectors)
 
     @property
     def view_keys(self) -> tuple[str, ...]:
@@ -220,7 +220,7 @@ class Scorer:
 
 def check_evidence(spec: ModelSpec, parts: Sequence[Detector]) -> None:
     """Raise ConfigError if detectors can never have the evidence they need from this model."""
-    asking = [d.name for d in parts if d.needs is not Need.INPUT]
+    asking = [d.name for d in parts if d.asks]
     if asking and spec.output is None:
         raise ConfigError(
             f"models.{spec.model}.output: kind is none, but {', '.join(asking)} need the model's "

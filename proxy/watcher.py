@@ -24,6 +24,7 @@ RESTART_FIELDS = (
     "drain_seconds",
     "max_message_bytes",
     "device",
+    "history",
     "response_compression",
 )
 

@@ -9,7 +9,7 @@ import torch
 from rich.progress import Progress, TaskID
 from torch import Tensor
 
-from detectors.base import Detector, Evidence, Need, peer_key
+from detectors.base import Detector, Evidence, peer_key
 from proxy.adapt import ModelSpec
 from proxy.upstream import Upstream
 from tuning.model_client import ModelClient, as_seen
@@ -32,7 +32,7 @@ class Witness:
         progress: Progress,
         generator: torch.Generator,
     ) -> None:
-        asks = any(d.needs is not Need.INPUT for d in parts)
+        asks = any(d.asks for d in parts)
         self._client = ModelClient(upstream, spec) if asks else None
         peers = dict.fromkeys(peer for d in parts for peer in d.peers)
         # Another model is asked in this one's terms: the same inputs, the same kind of answer.

@@ -41,10 +41,10 @@ class RedisServer:
 
     def __init__(self, folder: Path, **settings: str | int) -> None:
         self._folder = folder
-        self._settings = {name.replace("_", "-"): value for name, value in settings.items()}
+        self.settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-        self.tls_port = free_port() if "tls-port" in self._settings else 0
+        self.tls_port = free_port() if "tls_port" in settings else 0
 
     @property
     def url(self) -> str:
@@ -62,10 +62,10 @@ class RedisServer:
         log = self._folder / f"redis-{self.port}.log"
         settings: dict[str, str | int] = {
             **{"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no"},
-            **self._settings,
-            **({"tls-port": self.tls_port} if self.tls_port else {}),
+            **self.settings,
+            **({"tls_port": self.tls_port} if self.tls_port else {}),
         }
-        told = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+        told = [part for name, value in settings.items() for part in (_option(name), str(value))]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [binary(), *told], cwd=self._folder, stdout=output, stderr=subprocess.STDOUT
@@ -102,3 +102,7 @@ class RedisServer:
     def __exit__(self, *exception: object) -> None:
         with contextlib.suppress(ProcessLookupError):
             self.kill()
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")

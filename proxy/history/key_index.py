@@ -17,6 +17,7 @@ PER_KEY = 8
 
 _WAYS = 8  # entries to a bucket: one cache line
 _LOAD = 0.75  # full share of the entries; see KeyIndex
+_HASTE = 8  # buckets split for one that is needed
 _LEAST_BUCKETS = 128
 _MOST_ROOTS = 1 << 16  # buckets of the smallest table: 4 MiB
 _LOW = np.uint64(0xFFFFFFFF)
@@ -42,10 +43,10 @@ class KeyIndex:
     `PER_KEY` already, else of a dead one, else of the oldest.
 
     The table grows by a few buckets with every call (linear hashing, Litwin, VLDB 1980): no call
-    has to rehash everything, and buckets not reached yet cost no memory. A bucket is split by a
-    bit of the tag, so that no key needs to be known again; entries keep their place in it. Until
-    it has its full size it is twice as large as its entries need, since the buckets yet to be
-    split hold twice as many.
+    has to rehash everything, and buckets not reached yet take no memory. A bucket is split by a
+    bit of the tag, so that no key needs to be known again; entries keep their place in it. Once
+    the load is reached the number of buckets doubles while the entries grow by an eighth, since
+    buckets yet to be split are the fullest.
 
     Two keys are taken for one when 26 bits of their tags and one of their buckets agree, which
     gives about one query of 24 keys in 200,000 a false candidate.
@@ -113,20 +114,21 @@ class KeyIndex:
 
     def reserve(self, queries: int) -> None:
         """Make room for so many queries in all, if there is not; never more than `capacity`."""
-        needed = 2 * int(queries * self._buckets_a_query) + 1
-        needed = min(len(self._table), max(self._roots, needed))
-        while self._size < needed:
-            whole = self._roots << self._level  # buckets before this level's splits
-            if self._size == 2 * whole:
-                self._level += 1
-                continue
-            until = min(needed, 2 * whole)
-            parents = self._table[self._size - whole : until - whole]
-            children = self._table[self._size : until]
-            moves = parents >> np.uint64(32 + self._level) & np.uint64(1)
-            np.multiply(parents, moves, out=children)
-            parents -= children
-            self._size = until
+        needed = int(queries * self._buckets_a_query) + 1
+        while needed > (whole := self._roots << self._level) and self._size < len(self._table):
+            self._split(whole, min(2 * whole, whole + _HASTE * (needed - whole)))
+            if self._size < 2 * whole:
+                return
+            self._level += 1
+
+    def _split(self, whole: int, size: int) -> None:
+        """Grow up to `size` buckets by halving buckets of the current level, `whole` in all."""
+        parents = self._table[self._size - whole : size - whole]
+        children = self._table[self._size : size]
+        moves = parents >> np.uint64(32 + self._level) & np.uint64(1)
+        np.multiply(parents, moves, out=children)
+        parents -= children
+        self._size = size
 
     def _homes(self, hashes: Words) -> Slots:
         """The two buckets where each key may lie, (N, 2)."""

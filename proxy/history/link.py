@@ -42,7 +42,8 @@ CONNECT_S = 1.0
 """A connection, with TLS and its first answer, takes longer only where it is of no use."""
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
-"""Between attempts to reach the server again, doubling from the first to the longest."""
+"""Between attempts to reach the server again, doubling from the first to the longest; also after
+being in touch for less than the longest, so that a server that is slow under load is left alone."""
 _TRIES = 3  # of a probe: the first one on a connection also makes the server compile the script
 
 Argument = str | bytes | int | float
@@ -174,15 +175,15 @@ class Link:
                 prompt = await self._attempt()
             except (ResponseError, AuthenticationError, ConfigError) as error:
                 await self._refused(error)
-            except (RedisError, Unreachable, OSError) as error:
+            except (RedisError, Unreachable, OSError, ValueError) as error:
                 await self._drop()
                 self._note("unreachable", error)
             else:
-                if prompt:
+                if not prompt:
+                    self._note("timeout", None)
+                elif await self._serve() >= LONGEST_PAUSE_S:
                     pause_s = FIRST_PAUSE_S
-                    await self._serve()
                     continue
-                self._note("timeout", None)
             self._tried.set()
             # Replicas that lost the same server do not all come back in the same moment.
             await asyncio.sleep(pause_s * random.uniform(0.7, 1.3))  # noqa: S311
@@ -201,13 +202,16 @@ class Link:
                     return True
         return False
 
-    async def _serve(self) -> None:
+    async def _serve(self) -> float:
+        """Let calls through until there is trouble; for how many seconds that was."""
+        started_s = asyncio.get_running_loop().time()
         self._failures = 0
         self._trouble.clear()
         self.up.set()
         self._tried.set()
         log.info("shared history: in touch")
         await self._trouble.wait()
+        return asyncio.get_running_loop().time() - started_s
 
     async def _connect(self) -> None:
         if self._access.password_file is not None:

@@ -40,6 +40,9 @@ class _Queries(NamedTuple):
     def size(self) -> int:
         return len(self.rows)
 
+    def after(self, first: int) -> _Queries:
+        return _Queries(self.width, self.rows[first:], self.handles[first:])
+
 
 class _Amendments(NamedTuple):
     handles: Handles
@@ -49,10 +52,16 @@ class _Amendments(NamedTuple):
     def size(self) -> int:
         return len(self.handles)
 
+    def after(self, first: int) -> _Amendments:
+        return _Amendments(self.handles[first:], self.records[first:])
+
 
 class _Mark(NamedTuple):
     command: tuple[str | bytes | int, ...]
     size: int = 1
+
+    def after(self, first: int) -> _Mark:
+        return self
 
 
 class WriteBehind:
@@ -159,9 +168,16 @@ class WriteBehind:
         self.queued += entry.size
         self._work.set()
         if self.queued > self._most_queued:
-            while self._queue and self.queued > self._most_queued:
-                self.queued -= self._queue.popleft().size
+            self._shorten()
             self._on_degraded("full")
+
+    def _shorten(self) -> None:
+        """Give up what has waited longest, until no more waits than may."""
+        while self._queue and (excess := self.queued - self._most_queued) > 0:
+            entry = self._queue.popleft()
+            self.queued -= min(excess, entry.size)
+            if entry.size > excess:
+                self._queue.appendleft(entry.after(excess))
 
     async def _tell(self) -> bool:
         """Tell all that waits; False once the server refused or could not be reached."""
@@ -207,8 +223,7 @@ class WriteBehind:
         rows = np.concatenate([part.rows for part in parts])
         handles = np.concatenate([part.handles for part in parts])
         if size > AT_ONCE:
-            rest = _Queries(entry.width, rows[AT_ONCE:], handles[AT_ONCE:])
-            self._queue.appendleft(rest)
+            self._queue.appendleft(_Queries(entry.width, rows[AT_ONCE:], handles[AT_ONCE:]))
         return _Queries(entry.width, rows[:AT_ONCE], handles[:AT_ONCE])
 
     async def _send(self, entry: _Queries | _Amendments | _Mark) -> None:

@@ -17,7 +17,7 @@ from loadtests.query_attacks.redis_server import RedisServer, RedisUnavailable, 
 from proxy.history.link import Access
 from proxy.history.shared import SharedStore
 from proxy.history.store import Found
-from tests.proxy.history.queries import PATIENT_S, RECORD, Clock, Keys, Owners
+from tests.proxy.history.queries import PATIENT_S, RECORD, Clock, Keys, Owners, numbered
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +60,7 @@ class Shared:
         self, keys: Keys, number: int = 0, owners: Owners | None = None
     ) -> np.ndarray[Any, np.dtype[np.uint64]]:
         """Remember rows of keys with records `number`, `number` + 1, ...; wait until they are."""
-        records = np.zeros(len(keys), RECORD)
-        records["number"] = np.arange(number, number + len(keys))
+        records = numbered(number, len(keys))
         handles = self.store.remember(keys, _owners(keys, owners), records)
         await self.told()
         return handles
@@ -110,7 +109,7 @@ async def opened() -> AsyncIterator[Opener]:
 def _server(
     _redis_is_there: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis"), enable_debug_command="yes") as server:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 

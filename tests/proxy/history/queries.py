@@ -24,6 +24,13 @@ class Clock:
         return self.now
 
 
+def numbered(first: int, count: int) -> npt.NDArray[np.void]:
+    """Records with the numbers `first`, `first` + 1, ... in them."""
+    records = np.zeros(count, RECORD)
+    records["number"] = np.arange(first, first + count)
+    return records
+
+
 def random_keys(queries: int, *, seed: int, width: int = WIDTH) -> Keys:
     """(queries, width) keys that no other seed has."""
     return np.random.default_rng(seed).integers(1, 2**64, (queries, width), dtype=np.uint64)

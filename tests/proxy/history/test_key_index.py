@@ -83,7 +83,7 @@ def test_it_grows_through_several_doublings() -> None:
     memory = Remembering(1 << 17, 24)  # from 65536 buckets at most
     keys = draw(60_000, 24)
     slots = np.concatenate([memory.add(part) for part in np.split(keys, 60)])
-    assert missing(memory, keys, slots) <= 0.0001 * keys.size
+    assert missing(memory, keys, slots) <= 0.0005 * keys.size
 
 
 def test_a_full_index_that_goes_on_forgets_only_what_is_gone() -> None:

@@ -14,7 +14,7 @@ from proxy.history.link import Access
 from proxy.history.shared import SharedStore
 from proxy.history.store import MOST
 from tests.proxy.history.conftest import Opener
-from tests.proxy.history.queries import RECORD, Clock, random_keys, with_in_common
+from tests.proxy.history.queries import RECORD, Clock, numbered, random_keys, with_in_common
 
 
 def bits(*places: int) -> int:
@@ -132,9 +132,7 @@ async def test_amended_records_are_found_as_amended(server: RedisServer, opened:
     shared, reader = await opened(server.url), await opened(server.url)
     keys = random_keys(20, seed=1)
     handles = await shared.remember(keys)
-    changed = np.zeros(2, RECORD)
-    changed["number"] = 104, 117
-    shared.store.amend(handles[[4, 17]], changed)
+    shared.store.amend(handles[[4, 17]], numbered(104, 14)[[0, 13]])
     await shared.told()
     expected = {4: 104, 17: 117}
     for store in (shared, reader):
@@ -144,10 +142,9 @@ async def test_amended_records_are_found_as_amended(server: RedisServer, opened:
 
 async def test_amended_before_it_was_told(server: RedisServer, opened: Opener) -> None:
     shared = await opened(server.url)
-    keys, records = random_keys(1, seed=1), np.zeros(1, RECORD)
-    handles = shared.store.remember(keys, np.ones(1, np.uint64), records)
-    records["number"] = 5
-    shared.store.amend(handles, records)
+    keys = random_keys(1, seed=1)
+    handles = shared.store.remember(keys, np.ones(1, np.uint64), numbered(4, 1))
+    shared.store.amend(handles, numbered(5, 1))
     await shared.told()
     assert await shared.numbers(keys) == [(0, 5)]
 
@@ -203,9 +200,7 @@ async def test_an_epoch_ends_without_forgetting(server: RedisServer, opened: Ope
     shared.clock.now += 2  # epochs last 400 s
     await shared.remember(keys[1:], 2)
     assert await shared.numbers(keys) == [(0, 1), (1, 2)]
-    records = np.zeros(1, RECORD)
-    records["number"] = 9
-    shared.store.amend(handles, records)
+    shared.store.amend(handles, numbered(9, 1))
     await shared.told()
     assert await shared.numbers(keys) == [(0, 9), (1, 2)]
 

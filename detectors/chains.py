@@ -1,0 +1,249 @@
+"""Chains of queries that follow on each other: what one more query does to a chain.
+
+A query that resembles an earlier one continues its chain. The chain's statistics travel with its
+queries: each carries those of the one it follows on, updated. What tells a search for an
+adversarial input from a video or a burst of photographs is not that queries are alike but how they
+differ. Plain numpy; remembers nothing itself.
+
+Source: the idea of judging sequences of linked queries instead of pairs is that of QPA; of judging
+the updates between queries, of GWAD (Park, Kim, McDaniel et al., arXiv 2503.02986). The statistics
+are our own, from the query logs of `python -m loadtests.query_attacks`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from detectors.sketch import BANDS, SIZE, STEP, WIDTH
+
+FEATURES = ("strangest", "anomaly", "halving", "mirrored", "flips", "length")
+"""The columns of `Evidence.chain`; all 0 for a query that follows on none.
+
+strangest: the largest anomaly of the chain's inputs, -log of a benign share. Square and its kin
+    start from stripes no benign image has.
+anomaly: mean anomaly of the latest ten or so.
+halving: how many times in a row a query lay half way between two earlier ones, the gap halving each
+    time: the binary search for the decision boundary of HopSkipJump and the boundary attack.
+mirrored: how often, of late, a query and three earlier ones were the corners of a parallelogram
+    with white noise for sides: the mirrored pairs that gradients are estimated from (NES).
+flips: how often, of late, the model's class changed from a query to the next.
+length: queries in the chain, for whoever reads it; no evidence.
+"""
+
+RECORD = np.dtype(
+    [
+        ("sketch", "<i2", (SIZE,)),
+        ("digest", "<u8"),
+        ("owner", "<u8"),
+        ("time", "<f8"),
+        ("since", "<f8"),
+        ("length", "<u4"),
+        ("owners", "<u2"),
+        ("label", "<i2"),
+        ("strangest", "<f4"),
+        ("anomaly", "<f4"),
+        ("halving", "<f4"),
+        ("gap", "<f4"),
+        ("misses", "<f4"),
+        ("mirrored", "<f4"),
+        ("flips", "<f4"),
+    ]
+)
+"""A remembered query, packed: 140 bytes. `time` and `since` are the query's and its chain's begin,
+in seconds equal on all replicas; `gap` and `misses` are of the halving."""
+
+NO_LABEL = -1
+MOST = 8
+"""Earlier queries a new one is compared with."""
+
+_KEEP = 0.9
+"""What a count of earlier events is worth at the next query: it reaches ten or so queries back."""
+_BOUND = 20.0
+"""Anomalies count no more than one benign image in half a billion."""
+_NEAR = 20.0
+"""Levels of 1/255, root mean square. Independent photographs are three times as far apart. An
+image perturbed by 8/255, or blended half way, is nearer."""
+_CONTENT, _PERCEPTUAL = 3, 2
+"""Keys of a kind that two queries share when they are alike without being near."""
+_MIDPOINT = 0.06
+"""Distance from the midpoint, of half the gap. Chance comes no nearer in 36 numbers, but for frames
+that lie on one line: fades and sweeps, whose gaps do not halve."""
+_HALF = (0.42, 0.58)
+_MISSES = 3
+_CORNER = 0.35
+"""Distance from the fourth corner, of the shorter side; independent noise gives 1 and more."""
+_FINE = 0.15
+"""Levels; sides below this drown in the rounding of the sketches."""
+_WHITE = 0.5
+"""Share of the high band in the difference from the nearest; white noise has 0.8, motion 0.3."""
+
+_PAIRS = np.array(list(combinations(range(MOST), 2)))
+_TRIPLES = np.array(
+    [(a, b, c) for a, b in _PAIRS for c in range(MOST) if c not in (a, b)]
+)  # the fourth corner is a + b - c
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query, as the history sees it."""
+
+    sketch: npt.NDArray[np.int16]
+    """(SIZE,), `detectors.sketch`."""
+    digest: int
+    """Equal for identical inputs."""
+    owner: int
+    anomaly: float
+    """-log of the benign share whose input looks more suspicious, of 0 or more."""
+    time: float
+
+
+def linked(sketch: npt.NDArray[np.int16], earlier: npt.NDArray[np.void], shared: Shared) -> Mask:
+    """Which earlier queries a query follows on, (M,) bool.
+
+    Args:
+        sketch: (SIZE,) of the query.
+        earlier: (M,) `RECORD`.
+        shared: (M, 2) how many keys it shares with each, of content and of perception.
+    """
+    near = _distances(sketch, earlier["sketch"]) < _NEAR
+    alike = (shared[:, 0] >= _CONTENT) | (shared[:, 1] >= _PERCEPTUAL)
+    return near | alike
+
+
+Shared = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+
+
+def begin(query: Query) -> npt.NDArray[np.void]:
+    """The record of a query that follows on none, ()."""
+    record = np.zeros((), RECORD)
+    record["sketch"], record["digest"], record["owner"] = query.sketch, query.digest, query.owner
+    record["time"] = record["since"] = query.time
+    record["length"] = record["owners"] = 1
+    record["label"] = NO_LABEL
+    record["strangest"] = record["anomaly"] = _bounded(query.anomaly)
+    return record
+
+
+def follow(query: Query, earlier: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """The record of a query that follows on earlier ones, ().
+
+    It continues the longest of their chains. An exact repeat changes nothing: it is a retry, and
+    gets the record of the query it repeats.
+
+    Args:
+        earlier: (M,) `RECORD`, M >= 1.
+    """
+    same = earlier["digest"] == query.digest
+    if same.any():
+        repeated: npt.NDArray[np.void] = earlier[same][earlier["length"][same].argmax()].copy()
+        return repeated
+    last = earlier[earlier["length"].argmax()]
+    recent = earlier[np.argsort(-earlier["time"], kind="stable")[:MOST]]
+    record = begin(query)
+    record["since"] = last["since"]
+    record["length"] = last["length"] + 1
+    record["owners"] = min(int(last["owners"]) + int(last["owner"] != query.owner), 65_535)
+    record["label"] = last["label"]
+    record["strangest"] = max(record["strangest"], last["strangest"])
+    weight = _weight(int(last["length"]))
+    record["anomaly"] = (record["anomaly"] + _KEEP * weight * last["anomaly"]) / _weight(
+        int(last["length"]) + 1
+    )
+    _halve(record, last, recent)
+    record["mirrored"] = _KEEP * last["mirrored"] + _is_corner(query.sketch, recent["sketch"])
+    record["flips"] = last["flips"]
+    return record
+
+
+def answered(record: npt.NDArray[np.void], label: int) -> None:
+    """Note the model's class for a query, once; in place."""
+    if record["label"] != NO_LABEL:
+        record["flips"] = _KEEP * record["flips"] + (record["label"] != label)
+    record["label"] = label
+
+
+def features(records: npt.NDArray[np.void]) -> npt.NDArray[np.float32]:
+    """The evidence in records, (B, len(FEATURES)); 0 for queries that follow on none."""
+    table = np.stack([records[name].astype(np.float32) for name in FEATURES], axis=1)
+    return np.where(records["length"][:, None] > 1, table, np.float32(0))
+
+
+def _weight(length: int) -> float:
+    """The sum of what the anomalies of a chain count in its mean."""
+    return (1 - _KEEP**length) / (1 - _KEEP)
+
+
+def _bounded(anomaly: float) -> float:
+    return min(max(anomaly, 0.0), _BOUND) if anomaly == anomaly else 0.0
+
+
+def _halve(record: npt.NDArray[np.void], last: npt.NDArray[np.void], recent: Recent) -> None:
+    """Go on counting how often in a row the gap was halved."""
+    gap = _midpoint_gap(record["sketch"], recent["sketch"])
+    if not gap:
+        misses = last["misses"] + 1
+        record["misses"], record["gap"] = misses, last["gap"]
+        record["halving"] = last["halving"] if misses <= _MISSES else _KEEP * last["halving"]
+        return
+    halved = _HALF[0] < gap / last["gap"] < _HALF[1] if last["gap"] else False
+    record["gap"] = gap
+    record["halving"] = last["halving"] + 1 if halved else 0
+
+
+Recent = npt.NDArray[np.void]
+Sketches = npt.NDArray[np.int16]
+
+
+def _midpoint_gap(sketch: Sketches, earlier: Sketches) -> float:
+    """Levels between the two earlier queries that this one lies half way between; 0: none."""
+    pairs = _PAIRS[(len(earlier) > _PAIRS).all(axis=1)]
+    a, b = _levels(earlier[pairs[:, 0]]), _levels(earlier[pairs[:, 1]])
+    gaps = _norm(a - b)
+    off = _norm(_levels(sketch) - (a + b) / 2)
+    found = (off < _MIDPOINT * gaps / 2) & (gaps > 2 * _FINE)
+    return float(gaps[found][off[found].argmin()]) if found.any() else 0.0
+
+
+def _is_corner(sketch: Sketches, earlier: Sketches) -> bool:
+    """Whether it completes a parallelogram of white noise."""
+    triples = _TRIPLES[(len(earlier) > _TRIPLES).all(axis=1)]
+    if not len(triples):
+        return False
+    own, others = _levels(sketch), _levels(earlier)
+    steps = others - own
+    distances = _norm(steps)
+    nearest = int(distances.argmin())
+    if _high_share(steps[nearest]) < _WHITE:
+        return False
+    a, b, c = (others[triples[:, k]] for k in range(3))
+    u, v = a - c, b - c
+    long_u, long_v = _norm(u), _norm(v)
+    side = np.minimum(long_u, long_v)
+    skew = np.abs((u * v).sum(-1)) < 0.9 * long_u * long_v
+    off = _norm(own - (u + b))
+    # Nothing nearer than half a side: a frame that comes back completes any parallelogram.
+    open_ = distances[nearest] > side / 2
+    return bool((skew & open_ & (side > _FINE) & (off < _CORNER * side)).any())
+
+
+def _high_share(step: npt.NDArray[np.float32]) -> float:
+    energy = (step**2).reshape(len(BANDS), WIDTH).sum(1)
+    return float(energy[-1] / max(energy.sum(), 1e-9))
+
+
+def _distances(sketch: Sketches, others: Sketches) -> npt.NDArray[np.float32]:
+    return _norm(_levels(others) - _levels(sketch))
+
+
+def _levels(sketch: Sketches) -> npt.NDArray[np.float32]:
+    return sketch.astype(np.float32) * np.float32(STEP)
+
+
+def _norm(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    norm: npt.NDArray[np.float32] = np.sqrt(np.einsum("...i,...i->...", values, values))
+    return norm

@@ -1,0 +1,94 @@
+"""From what a store has found to the chains that queries continue. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from detectors import chains
+from proxy.history.fingerprints import CONTENT, Prints
+from proxy.history.store import Found
+
+_CONTENT_BITS = np.uint64((1 << CONTENT) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """The records of B queries, each with the statistics of the chain it continues."""
+
+    records: npt.NDArray[np.void]
+    """(B,) `detectors.chains.RECORD`."""
+    repeats: npt.NDArray[np.bool_]
+    """(B,) exact repeats: remembered already."""
+
+
+def link(prints: Prints, *, owner: int, now: float, found: Sequence[Found]) -> Linked:
+    """Link the samples of one request to earlier queries, and to each other.
+
+    Args:
+        prints: of the samples.
+        owner: who asks.
+        now: seconds, equal on all replicas.
+        found: what stores and epochs know; the same earlier query may be in several.
+    """
+    count = len(prints.digest)
+    records = np.zeros(count, chains.RECORD)
+    repeats = np.zeros(count, np.bool_)
+    twins = _sharing_a_key(prints.keys[0])
+    for row in range(count):
+        query = chains.Query(
+            prints.sketch[row], int(prints.digest[row]), owner, float(prints.anomaly[row]), now
+        )
+        earlier = _earlier(query, row, found)
+        if twins[row] and row:  # samples of one request may be one attack's
+            before = np.flatnonzero(_shares(prints.keys[0][:row], prints.keys[0][row]))
+            earlier = np.concatenate((earlier, records[before][~repeats[before]]))
+        if len(earlier):
+            records[row] = chains.follow(query, earlier)
+            repeats[row] = bool((earlier["digest"] == query.digest).any())
+        else:
+            records[row] = chains.begin(query)
+    return Linked(records, repeats)
+
+
+def _earlier(query: chains.Query, row: int, found: Sequence[Found]) -> npt.NDArray[np.void]:
+    """The earlier queries this one follows on, each once."""
+    parts = []
+    for each in found:
+        mine = each.rows == row
+        if mine.any():
+            bits = each.shared[mine]
+            counts = np.stack((_ones(bits & _CONTENT_BITS), _ones(bits & ~_CONTENT_BITS)), axis=1)
+            records = each.records[mine]
+            same = records["digest"] == query.digest
+            parts.append(records[same | chains.linked(query.sketch, records, counts)])
+    if not parts:
+        return np.zeros(0, chains.RECORD)
+    # The same query from two stores: the record that was amended last is the longer one's equal.
+    every = np.concatenate(parts)
+    _, first = np.unique(every[["digest", "time"]], return_index=True)
+    once: npt.NDArray[np.void] = every[np.sort(first)]
+    return once
+
+
+def _ones(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
+    return np.array([int(each).bit_count() for each in bits.tolist()], np.intp)
+
+
+def _sharing_a_key(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Which of B rows share a key with another, (B,)."""
+    if len(keys) == 1:
+        return np.zeros(1, np.bool_)
+    values, where, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    often = (counts > 1) & (values != 0)
+    shared: npt.NDArray[np.bool_] = often[where].reshape(keys.shape).any(axis=1)
+    return shared
+
+
+def _shares(others: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    used = keys[keys != 0]
+    shared: npt.NDArray[np.bool_] = np.isin(others, used).any(axis=1)
+    return shared
