@@ -1,0 +1,1 @@
+"""Attacks by queries on a live sidecar, and what its memory of queries costs."""
