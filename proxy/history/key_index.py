@@ -116,7 +116,8 @@ class KeyIndex:
         """Make room for so many queries in all, if there is not; never more than `capacity`."""
         needed = int(queries * self._buckets_a_query) + 1
         while needed > (whole := self._roots << self._level) and self._size < len(self._table):
-            self._split(whole, min(2 * whole, whole + _HASTE * (needed - whole)))
+            size = min(2 * whole, whole + _HASTE * (needed - whole))
+            self._split(whole, max(self._size, size))
             if self._size < 2 * whole:
                 return
             self._level += 1

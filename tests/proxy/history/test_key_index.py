@@ -86,6 +86,16 @@ def test_it_grows_through_several_doublings() -> None:
     assert missing(memory, keys, slots) <= 0.0005 * keys.size
 
 
+def test_room_made_once_is_kept() -> None:
+    memory = Remembering(1 << 17, 24)
+    keys = draw(20_000, 24)
+    slots = np.concatenate([memory.add(part) for part in np.split(keys, 20)])
+    before = missing(memory, keys, slots)
+    for queries in (19_000, 17_000, 1, 0):
+        memory.index.reserve(queries)
+    assert missing(memory, keys, slots) == before
+
+
 def test_a_full_index_that_goes_on_forgets_only_what_is_gone() -> None:
     memory = Remembering(2000, 24)
     keys = draw(20_000, 24)
