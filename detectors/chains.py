@@ -118,6 +118,18 @@ Shared = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
 
+def halfway(query: Query, others: npt.NDArray[np.void]) -> Mask:
+    """Which two of a principal's latest queries a query lies half way between, (N,) bool.
+
+    All False where there are no such two. It follows on them, as different as they may be.
+    """
+    ends = _midpoint(query.sketch, others["sketch"])
+    between = np.zeros(len(others), np.bool_)
+    if ends is not None:
+        between[list(ends.pair)] = True
+    return between
+
+
 def begin(query: Query) -> npt.NDArray[np.void]:
     """The record of a query that follows on none, ()."""
     record = np.zeros((), RECORD)
@@ -129,7 +141,9 @@ def begin(query: Query) -> npt.NDArray[np.void]:
     return record
 
 
-def follow(query: Query, earlier: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+def follow(
+    query: Query, earlier: npt.NDArray[np.void], others: npt.NDArray[np.void] | None = None
+) -> npt.NDArray[np.void]:
     """The record of a query that follows on earlier ones, ().
 
     It continues the longest of their chains. An exact repeat changes nothing: it is a retry, and
@@ -137,6 +151,8 @@ def follow(query: Query, earlier: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
 
     Args:
         earlier: (M,) `RECORD`, M >= 1.
+        others: (N,) `RECORD`: what else was asked of late, by the same principal. The first steps
+            of a binary search are too far apart to be alike.
     """
     same = earlier["digest"] == query.digest
     if same.any():
@@ -154,7 +170,7 @@ def follow(query: Query, earlier: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     record["anomaly"] = (record["anomaly"] + _KEEP * weight * last["anomaly"]) / _weight(
         int(last["length"]) + 1
     )
-    _halve(record, last, recent)
+    _halve(record, last, recent if others is None else np.concatenate((recent, others))[:MOST])
     record["mirrored"] = _KEEP * last["mirrored"] + _is_corner(query.sketch, recent["sketch"])
     record["flips"] = last["flips"]
     return record
@@ -184,14 +200,14 @@ def _bounded(anomaly: float) -> float:
 
 def _halve(record: npt.NDArray[np.void], last: npt.NDArray[np.void], recent: Recent) -> None:
     """Go on counting how often in a row the gap was halved."""
-    gap = _midpoint_gap(record["sketch"], recent["sketch"])
-    if not gap:
+    ends = _midpoint(record["sketch"], recent["sketch"])
+    if ends is None:
         misses = last["misses"] + 1
         record["misses"], record["gap"] = misses, last["gap"]
         record["halving"] = last["halving"] if misses <= _MISSES else _KEEP * last["halving"]
         return
-    halved = _HALF[0] < gap / last["gap"] < _HALF[1] if last["gap"] else False
-    record["gap"] = gap
+    halved = _HALF[0] < ends.gap / last["gap"] < _HALF[1] if last["gap"] else False
+    record["gap"] = ends.gap
     record["halving"] = last["halving"] + 1 if halved else 0
 
 
@@ -199,14 +215,25 @@ Recent = npt.NDArray[np.void]
 Sketches = npt.NDArray[np.int16]
 
 
-def _midpoint_gap(sketch: Sketches, earlier: Sketches) -> float:
-    """Levels between the two earlier queries that this one lies half way between; 0: none."""
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Two earlier queries, and how far apart they are, in levels."""
+
+    pair: tuple[int, int]
+    gap: float
+
+
+def _midpoint(sketch: Sketches, earlier: Sketches) -> _Ends | None:
+    """The earlier queries that this one lies half way between, nearest to exactly so."""
     pairs = _PAIRS[(len(earlier) > _PAIRS).all(axis=1)]
     a, b = _levels(earlier[pairs[:, 0]]), _levels(earlier[pairs[:, 1]])
     gaps = _norm(a - b)
     off = _norm(_levels(sketch) - (a + b) / 2)
-    found = (off < _MIDPOINT * gaps / 2) & (gaps > 2 * _FINE)
-    return float(gaps[found][off[found].argmin()]) if found.any() else 0.0
+    found = np.flatnonzero((off < _MIDPOINT * gaps / 2) & (gaps > 2 * _FINE))
+    if not len(found):
+        return None
+    best = found[off[found].argmin()]
+    return _Ends((int(pairs[best, 0]), int(pairs[best, 1])), float(gaps[best]))
 
 
 def _is_corner(sketch: Sketches, earlier: Sketches) -> bool:

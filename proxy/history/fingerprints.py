@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,8 @@ from detectors.perceptual_fingerprint import PerceptualFingerprint
 from detectors.sketch import Sketcher
 
 CONTENT, PERCEPTUAL = 16, 8
-KEYS = CONTENT + PERCEPTUAL
-"""Keys a query is remembered under, those of its content first."""
+KEYS = CONTENT + PERCEPTUAL + 1
+"""Keys a query is remembered under: of its content, of its looks, and of who asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,20 @@ class Prints:
     """What the history is told of B inputs: never pixels."""
 
     keys: npt.NDArray[np.uint64]
-    """(E, B, KEYS): under the salt of this epoch and, where it is young, of the last."""
+    """(E, B, KEYS): under the salt of this epoch and, where it is young, of the last. The last one
+    is 0 until `of` says who asked."""
     sketch: npt.NDArray[np.int16]
     """(B, D), see `detectors.sketch`."""
     digest: npt.NDArray[np.uint64]
     """(B,), equal for identical inputs."""
     anomaly: npt.NDArray[np.float32]
     """(B,) -log of the benign share whose input looks more suspicious; 0 where nothing looks."""
+
+    def of(self, owner: int) -> Prints:
+        """The same, asked by this owner: the owner's latest queries are found by it too."""
+        keys = self.keys.copy()
+        keys[:, :, -1] = owner or 1
+        return replace(self, keys=keys)
 
 
 class Fingerprinter:
@@ -63,8 +70,12 @@ class Fingerprinter:
             )
             for salt in salts
         }
+        nobody = torch.zeros((len(x), 1), dtype=torch.int64, device=x.device)
         keys = torch.stack(
-            [torch.cat([each(x) for each in pair], dim=1) for pair in self._salted.values()]
+            [
+                torch.cat([*(each(x) for each in pair), nobody], dim=1)
+                for pair in self._salted.values()
+            ]
         )
         return Prints(
             keys.cpu().numpy().view(np.uint64),

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors import chains
-from proxy.history.fingerprints import CONTENT, Prints
+from proxy.history.fingerprints import CONTENT, PERCEPTUAL, Prints
 from proxy.history.store import Found
 
 _CONTENT_BITS = np.uint64((1 << CONTENT) - 1)
+_LOOKS_BITS = np.uint64(((1 << PERCEPTUAL) - 1) << CONTENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,41 +38,49 @@ def link(prints: Prints, *, owner: int, now: float, found: Sequence[Found]) -> L
     count = len(prints.digest)
     records = np.zeros(count, chains.RECORD)
     repeats = np.zeros(count, np.bool_)
-    twins = _sharing_a_key(prints.keys[0])
+    keys = prints.keys[0, :, :-1]  # all samples have the owner in common
+    twins = _sharing_a_key(keys)
     for row in range(count):
         query = chains.Query(
             prints.sketch[row], int(prints.digest[row]), owner, float(prints.anomaly[row]), now
         )
-        earlier = _earlier(query, row, found)
+        earlier, others = _earlier(query, row, found)
         if twins[row] and row:  # samples of one request may be one attack's
-            before = np.flatnonzero(_shares(prints.keys[0][:row], prints.keys[0][row]))
+            before = np.flatnonzero(_shares(keys[:row], keys[row]))
             earlier = np.concatenate((earlier, records[before][~repeats[before]]))
+        if not len(earlier) and len(others) > 1:
+            between = chains.halfway(query, others)
+            earlier, others = others[between], others[~between]
         if len(earlier):
-            records[row] = chains.follow(query, earlier)
+            records[row] = chains.follow(query, earlier, others)
             repeats[row] = bool((earlier["digest"] == query.digest).any())
         else:
             records[row] = chains.begin(query)
     return Linked(records, repeats)
 
 
-def _earlier(query: chains.Query, row: int, found: Sequence[Found]) -> npt.NDArray[np.void]:
-    """The earlier queries this one follows on, each once."""
-    parts = []
+def _earlier(
+    query: chains.Query, row: int, found: Sequence[Found]
+) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
+    """The earlier queries this one follows on, and others of the same owner; each once."""
+    parts, alike = [], []
     for each in found:
         mine = each.rows == row
         if mine.any():
             bits = each.shared[mine]
-            counts = np.stack((_ones(bits & _CONTENT_BITS), _ones(bits & ~_CONTENT_BITS)), axis=1)
+            counts = np.stack((_ones(bits & _CONTENT_BITS), _ones(bits & _LOOKS_BITS)), axis=1)
             records = each.records[mine]
             same = records["digest"] == query.digest
-            parts.append(records[same | chains.linked(query.sketch, records, counts)])
+            parts.append(records)
+            alike.append(same | chains.linked(query.sketch, records, counts))
     if not parts:
-        return np.zeros(0, chains.RECORD)
-    # The same query from two stores: the record that was amended last is the longer one's equal.
-    every = np.concatenate(parts)
-    _, first = np.unique(every[["digest", "time"]], return_index=True)
-    once: npt.NDArray[np.void] = every[np.sort(first)]
-    return once
+        return np.zeros(0, chains.RECORD), np.zeros(0, chains.RECORD)
+    every, linked = np.concatenate(parts), np.concatenate(alike)
+    # The same query from two stores and under two salts; where one has it as alike, it is.
+    order = np.argsort(~linked, kind="stable")
+    _, first = np.unique(every[order][["digest", "time"]], return_index=True)
+    once = order[np.sort(first)]
+    return every[once][linked[once]], every[once][~linked[once]]
 
 
 def _ones(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
