@@ -50,11 +50,9 @@ class Assessor:
             Blocked: the policy refuses the request.
             DetectorFailed, Overloaded: it was not purified in time, and `on_failure` is closed.
         """
-        if findings is None:
-            return None
         flow = inspection.flow
         flow.action = policy.decide(
-            findings.samples,
+            () if findings is None else findings.samples,
             inspection.model,
             in_sequence=inspection.in_sequence,
             quarantined=flow.quarantined,
@@ -62,7 +60,9 @@ class Assessor:
         if flow.action is Action.BLOCK:
             raise Blocked("the request was refused")
         if flow.action in (Action.PURIFY, Action.DECOY):
-            return await self._purified(inspection, findings)
+            if findings is not None:
+                return await self._purified(inspection, findings)
+            flow.action = Action.FLAG  # a principal in quarantine, and nothing to purify
         return None
 
     async def _purified(self, inspection: Inspection, findings: Findings) -> bytes | None:

@@ -130,6 +130,8 @@ def line(time: datetime, flow: Flow) -> dict[str, Any]:
         "streamed": flow.streamed,
         "verdict": flow.verdict,
         "failure": flow.failure,
+        "chain": flow.chain,
+        "quarantined": flow.quarantined,
         "action": flow.action,
         "outcome": flow.outcome,
         "samples_total": len(flow.samples),

@@ -30,6 +30,8 @@ class Pixels:
     shape: tuple[int, ...]
     copies: bool
     """Whether the transformed copies for the detectors' views are wanted."""
+    settle: bool = True
+    """Whether to do without them where the input is evidence enough."""
 
 
 @dataclass(frozen=True, slots=True)

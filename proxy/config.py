@@ -225,14 +225,16 @@ class SharedHistory(_Strict):
     """The certificate's private key."""
     timeout_ms: float = Field(default=2.0, gt=0)
     """Longest a request waits for the shared history; past it the local one stands, counted."""
-    per_minute: int = Field(default=60_000, gt=0)
-    """Most queries of one principal that one replica adds in a minute; more stay local."""
+    capacity: int = Field(default=1_000_000, gt=0)
+    """Most queries kept there, about a kilobyte each; past it the oldest go."""
+    per_minute: int = Field(default=6_000, gt=0)
+    """Queries of one principal that one replica adds in a minute; past it one in 16 is."""
 
 
 class History(_Strict):
     """The memory of queries, for models with the detector `history`."""
 
-    capacity: int = Field(default=200_000, gt=0, le=2**31 - 1)
+    capacity: int = Field(default=200_000, gt=0, le=2**24)
     """Most queries a worker remembers, about half a kilobyte each. When full, the principals that
     fill most of it lose their oldest first."""
     ttl_minutes: float = Field(default=60.0, gt=0)
@@ -336,7 +338,7 @@ class Model(_Strict):
                 f"query_attacks.action: {self.query_attacks.action} needs at least one entry under "
                 "purifiers"
             )
-        if "query_attacks" in self.model_fields_set and not self.remembers:
+        if self.query_attacks != QueryAttacks() and not self.remembers:
             raise ValueError("query_attacks needs the detector `history`; add it to detectors")
         if self.aggregate is not None and not self._purifies:
             raise ValueError("aggregate goes with action: purify, or query_attacks.action: decoy")

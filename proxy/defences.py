@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from proxy.artifacts import Artifact
+    from proxy.history.salts import Salts
     from proxy.scoring import Scorer
 
 _ASK_TIMEOUT_S = 5.0
@@ -32,13 +33,15 @@ class Defences:
     Args:
         config: the configuration; calibrations are loaded and checked at once.
         metrics: told the models and their thresholds.
+        salts: of the fingerprints of models whose queries are remembered.
 
     Raises:
         ConfigError: a part is unknown, or a calibration missing, foreign or stale.
     """
 
-    def __init__(self, config: Config, metrics: Metrics) -> None:
+    def __init__(self, config: Config, metrics: Metrics, salts: Salts | None = None) -> None:
         self.config = config
+        self._salts = salts
         self._metrics = metrics
         self._artifacts: dict[str, Artifact] = {}
         self._device: torch.device | None = None
@@ -134,7 +137,9 @@ class Defences:
         assert defence.model is not None  # noqa: S101 (wants_scoring implies a model)
         assert self._device is not None  # noqa: S101 (set by _load)
         artifact = self._artifacts[defence.name]
-        scorer = Scorer(spec, defence.model, artifact, self._device, defence.metrics.detector)
+        scorer = Scorer(
+            spec, defence.model, artifact, self._device, defence.metrics.detector, self._salts
+        )
         if scorer.provenance.model_version != ",".join(spec.versions):
             log.warning(
                 "model %s was calibrated on version %s, Triton serves %s: calibrate again",

@@ -26,13 +26,19 @@ class Device:
         self.batcher = batcher
         """None as long as no model is scored; the process then never loads torch."""
 
-    async def look(self, inspection: Inspection, image: Image, *, copies: bool) -> Glance:
-        """First pass over the pixels; with the copies the model is to be asked about, if wanted."""
+    async def look(
+        self, inspection: Inspection, image: Image, *, copies: bool, settle: bool = True
+    ) -> Glance:
+        """First pass over the pixels; with the copies the model is to be asked about, if wanted.
+
+        Args:
+            settle: do without the copies where the input is evidence enough.
+        """
         scorer = image.scorer
         size = scorer.samples(image.shape)
         sample = image.shape[1:] if image.spec.has_batch_axis else image.shape
-        key = ("look", id(scorer), sample, copies)
-        pixels = Pixels(image.data, image.shape, copies)
+        key = ("look", id(scorer), sample, copies, settle)
+        pixels = Pixels(image.data, image.shape, copies, settle)
         return await self._run(inspection, "score", key, pixels, scorer.look, size)
 
     async def judge(
@@ -41,7 +47,8 @@ class Device:
         """Second pass, over all the evidence."""
         scorer, x = image.scorer, case.glance.x
         classes = None if case.output is None else case.output.shape[1]
-        key = ("judge", id(scorer), tuple(x.shape[1:]), classes, tuple(case.views))
+        chained = case.chain is not None
+        key = ("judge", id(scorer), tuple(x.shape[1:]), classes, tuple(case.views), chained)
         return await self._run(inspection, "score", key, case, scorer.judge, len(x))
 
     async def purify(

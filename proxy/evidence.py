@@ -9,7 +9,8 @@ only, which have a threshold of their own. It never passes for want of evidence.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from proxy.answers import Output, read_output, shows_output
 from proxy.case import IDENTITY, Case, Glance
@@ -19,6 +20,9 @@ from proxy.inspection import Image, Inspection
 from proxy.queries import Queries, wait
 from proxy.tasks import Tasks
 from proxy.upstream import Answer, Upstream
+
+if TYPE_CHECKING:  # torch is loaded only when some model has detectors
+    from proxy.history.history import History, Trace
 
 Ask = Callable[[], Awaitable[Answer]]
 """Waits for the model's answer to the client's own request."""
@@ -40,6 +44,8 @@ class Gatherer:
         self._device = device
         self._upstream = upstream
         self._tasks = tasks
+        self.history: History | None = None
+        """Set once some model's queries are to be remembered."""
 
     async def gather(self, inspection: Inspection, answer: Ask | None) -> Findings | None:
         """Verdicts on all samples of a request; None where there is nothing to look at.
@@ -54,6 +60,9 @@ class Gatherer:
             InvalidTensor: the tensor is not one the model's configuration allows.
             ProxyError: the client's own request failed upstream.
         """
+        flow = inspection.flow
+        if self.history is not None and inspection.model.remembers:
+            flow.quarantined = self.history.is_quarantined(flow.model, flow.principal)
         image = inspection.image()
         if image is None:
             return None
@@ -66,14 +75,42 @@ class Gatherer:
         glance = await self._device.look(inspection, image, copies=copies)
         if not len(glance.x):
             return Findings(image, glance, ())
-        if glance.settled is not None:
+        trace = await self._trace(inspection, glance)
+        chained = trace is not None and trace.is_chained
+        if glance.settled is not None and not chained:
             return Findings(image, glance, glance.settled)
+        if glance.settled is not None:
+            # A chain is judged by all evidence; what the input settled is asked about after all.
+            glance = await self._device.look(inspection, image, copies=copies, settle=False)
         if queries is None:
             case = Case(glance, await _output(answer, image, glance), {})
         else:
             case = await self._answers(inspection, image, glance, queries, answer)
+        if trace is not None:
+            if case.output is not None:
+                trace.answered(case.output)
+            case = replace(case, chain=trace.features)
         samples = await self._device.judge(inspection, image, case)
+        if trace is not None and any(sample.alarm for sample in samples):
+            self._alarm(inspection, trace)
         return Findings(image, glance, samples)
+
+    async def _trace(self, inspection: Inspection, glance: Glance) -> Trace | None:
+        """What the history knows of the request's samples, which it remembers from now on."""
+        if glance.prints is None or self.history is None:
+            return None
+        flow = inspection.flow
+        with inspection.waiting("history"):
+            trace = await self.history.observe(flow.model, flow.principal, glance.prints)
+        flow.quarantined = self.history.is_quarantined(flow.model, flow.principal)
+        return trace
+
+    def _alarm(self, inspection: Inspection, trace: Trace) -> None:
+        flow, policy = inspection.flow, inspection.model.query_attacks
+        inspection.defence.metrics.history_alarm()
+        flow.chain = trace.longest
+        if self.history is not None:
+            self.history.alarm(flow.model, flow.principal, policy, trace)
 
     async def _answers(
         self,

@@ -63,6 +63,8 @@ class Flow:
     client_id: str = ""
     """The request's own `id` field."""
     samples: tuple[SampleVerdict, ...] = ()
+    chain: int = 0
+    """Queries in the series that raised an alarm."""
     quarantined: bool = False
     """The principal's earlier queries raised an alarm."""
     action: Action = Action.NONE

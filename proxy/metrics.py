@@ -6,7 +6,7 @@ Only this module and `proxy.model_metrics` (what is counted per model) import pr
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, get_args
@@ -24,11 +24,13 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from proxy import __version__
 from proxy.config import RpcGroup
-from proxy.model_metrics import OTHER, Families, ModelMetrics
+from proxy.model_metrics import OTHER, SECONDS_BUCKETS, Families, ModelMetrics
 
 __all__ = ["Metrics", "ModelMetrics", "SupervisorMetrics", "build_labels"]
 
 RPC_GROUPS = (*get_args(RpcGroup), "unknown")
+DEGRADATIONS = ("timeout", "unreachable", "error", "full", "out_of_memory")
+"""Why the shared history could not be asked or told (`proxy.history.shared.REASONS`)."""
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 _Mode = Literal["livesum", "livemax", "livemin", "max"]
@@ -76,11 +78,26 @@ class Metrics:
             "config_last_reload_successful", "0 while the file on disk is not in force.", "livemin"
         )
         self._reload_failures = counter("config_reload_failures", "Configurations rejected.")
+        self._build_history(counter, gauge)
         self._audit_dropped = counter("audit_dropped", "Audit lines lost: the writer fell behind.")
         labels = build_labels()
         gauge("build_info", "Versions, as labels; always 1.", "max", *labels).labels(**labels).set(
             1
         )
+
+    def _build_history(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
+        self._lookup = Histogram(
+            "breakwater_history_lookup_seconds",
+            "Time to look up and remember one request's queries in this process.",
+            registry=self._registry,
+            buckets=SECONDS_BUCKETS,
+        ).observe
+        degraded = counter(
+            "history_degraded", "Times the local history had to do, by the reason.", "reason"
+        )
+        self._degraded = {reason: degraded.labels(reason).inc for reason in (*DEGRADATIONS, OTHER)}
+        self._remembered = gauge("history_queries", "Queries remembered.", "livesum").set
+        self._quarantined = gauge("quarantined_principals", "In quarantine now.", "livemax").set
 
     def configure(self, models: Mapping[str, Sequence[str]]) -> None:
         """Set the closed label sets: model name -> detector names. Called again on reload.
@@ -109,6 +126,19 @@ class Metrics:
     def rpc_refused(self, group: str) -> None:
         """Count an RPC refused by policy, by its group."""
         (self._refused.get(group) or self._refused[OTHER])()
+
+    def history_lookup(self, seconds: float) -> None:
+        """Record the time one request's queries took to look up and remember."""
+        self._lookup(seconds)
+
+    def history_degraded(self, reason: str) -> None:
+        """Count that the shared history could not be asked or told."""
+        (self._degraded.get(reason) or self._degraded[OTHER])()
+
+    def history_size(self, *, queries: int, quarantined: int) -> None:
+        """Set the number of remembered queries, and of principals in quarantine."""
+        self._remembered(queries)
+        self._quarantined(quarantined)
 
     def config_loaded(self, generation: int) -> None:
         """Publish that the configuration of this generation (1 at start) is in force."""

@@ -15,7 +15,7 @@ from proxy.errors import GRPC_CODES, ProxyError
 from proxy.flow import Action, Verdict
 
 OTHER = "other"
-STAGES = ("read", "queue", "score", "views", "purify", "upstream", "total")
+STAGES = ("read", "queue", "score", "history", "views", "purify", "upstream", "total")
 ACTIONS = tuple(str(action) for action in Action)
 VERDICTS = tuple(str(verdict) for verdict in Verdict)
 FAILURE_REASONS = ("error", "non_finite", "budget", "overloaded", "no_evidence", "not_ready")
@@ -103,6 +103,11 @@ class Families:
         self.upstream_errors = counter(
             "upstream_errors", "Errors from the model server.", "model", "code"
         )
+        self.history_alarms = counter(
+            "history_alarms",
+            "Requests of a series that looks like an attack.",
+            "model",
+        )
         self.shared_memory = counter(
             "shared_memory_passthrough", "Shared-memory inputs forwarded unseen.", "model"
         )
@@ -131,6 +136,7 @@ class ModelMetrics:
         "_fail_open",
         "_failures",
         "_families",
+        "_history_alarms",
         "_model",
         "_p_value",
         "_requests",
@@ -161,6 +167,7 @@ class ModelMetrics:
         self._unscored = _counters(families.unscored, model, UNSCORED_REASONS)
         self._upstream_errors = _counters(families.upstream_errors, model, GRPC_CODES)
         self._skipped = families.skipped.labels(model).inc
+        self._history_alarms = families.history_alarms.labels(model).inc
         self._shared_memory = families.shared_memory.labels(model).inc
         self._bytes_in = families.bytes_in.labels(model).inc
         self._bytes_out = families.bytes_out.labels(model).inc
@@ -219,6 +226,10 @@ class ModelMetrics:
     def upstream_error(self, code_name: str) -> None:
         """Count an error of the model server by the name of its gRPC status code."""
         (self._upstream_errors.get(code_name) or self._upstream_errors[OTHER])()
+
+    def history_alarm(self) -> None:
+        """Count a request that is part of a series that looks like an attack."""
+        self._history_alarms()
 
     def shared_memory_passthrough(self) -> None:
         """Count an input forwarded unseen in shared memory."""

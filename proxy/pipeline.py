@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from proxy import rpc, wire
 from proxy.aggregator import Aggregator
@@ -32,6 +33,9 @@ from proxy.shared_memory import SharedMemoryReader
 from proxy.tasks import Tasks
 from proxy.upstream import Answer, Metadata, Upstream
 from proxy.validation import validate
+
+if TYPE_CHECKING:  # torch is loaded only when some model has detectors
+    from proxy.history.history import History
 
 FLUSH_AT = 256
 """Finished requests held back at most before they are counted."""
@@ -75,7 +79,7 @@ class Pipeline:
         self._audit = audit
         self._tasks = Tasks()
         self._device = Device(batcher)
-        gatherer = Gatherer(self._device, upstream, self._tasks)
+        self._gatherer = gatherer = Gatherer(self._device, upstream, self._tasks)
         self._assessor = Assessor(gatherer, self._device)
         self._aggregator = Aggregator(self._device, upstream, self._tasks)
         self._observer = Observer(gatherer, self._record)
@@ -86,6 +90,10 @@ class Pipeline:
     def use_batcher(self, batcher: Batcher | None) -> None:
         """Score with this batcher from now on."""
         self._device.batcher = batcher
+
+    def use_history(self, history: History) -> None:
+        """Remember queries in this history from now on."""
+        self._gatherer.history = history
 
     # -- admission and finish ------------------------------------------------------------------
 

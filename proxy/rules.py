@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from detectors import calibration
 from detectors.base import Detector, Need
+from detectors.query_history import QueryHistory
 from detectors.rule import CalibrationError, Cascade, Rule, Threshold
 from detectors.secrecy import Secrecy
 from proxy import config, policy
@@ -50,6 +52,8 @@ class Rules:
         self._model, self._cfg = model, cfg
         self._calibration = scores
         self._levels = evidence_levels(parts)
+        history = [part for part in parts if isinstance(part, QueryHistory)]
+        self._alarm = history[0].alarm_level(cfg.query_attacks.fpr) if history else None
         self._now = now
         self._key = None
         if cfg.secrecy is not None:
@@ -107,14 +111,29 @@ class Rules:
             for request in requests
         ]
 
+    def anomaly(self, scores: Mapping[str, Tensor]) -> Tensor | None:
+        """How suspicious inputs look by themselves, (B,) -log of a benign share.
+
+        Args:
+            scores: of the detectors that look at the input only; none gives None.
+        """
+        return self._rules[frozenset(scores)].score(scores) if scores else None
+
     def _verdicts(
         self, rule: Rule, fused: Tensor, scores: Mapping[str, Tensor]
     ) -> list[SampleVerdict]:
         p_values = self._calibration.p_values(scores)
         names = list(p_values)
-        table = torch.stack([fused, *p_values.values()]).cpu().tolist()
+        history = scores.get(QueryHistory.name, torch.zeros_like(fused))
+        table = torch.stack([fused, history, *p_values.values()]).cpu().tolist()
+        alarm = math.inf if self._alarm is None else self._alarm
         return [
-            _verdict(column[0], rule.threshold.value, dict(zip(names, column[1:], strict=True)))
+            _verdict(
+                column[0],
+                rule.threshold.value,
+                dict(zip(names, column[2:], strict=True)),
+                alarm=column[1] > alarm,
+            )
             for column in zip(*table, strict=True)
         ]
 
@@ -151,7 +170,9 @@ def evidence_levels(parts: Sequence[Detector]) -> dict[str, tuple[str, ...]]:
     return levels
 
 
-def _verdict(score: float, threshold: float, p_values: dict[str, float]) -> SampleVerdict:
+def _verdict(
+    score: float, threshold: float, p_values: dict[str, float], *, alarm: bool
+) -> SampleVerdict:
     verdict = policy.judge(score, threshold)
     # NaN, of a detector that a cascade did without, compares with nothing.
     reason = min(
@@ -159,4 +180,4 @@ def _verdict(score: float, threshold: float, p_values: dict[str, float]) -> Samp
     )
     if verdict is Verdict.FAILED:
         reason = "non_finite"
-    return SampleVerdict(verdict, score, threshold, p_values, reason)
+    return SampleVerdict(verdict, score, threshold, p_values, reason, alarm)

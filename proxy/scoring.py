@@ -7,7 +7,7 @@ event loop sees only plain Python and numpy in `Glance` and `SampleVerdict`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,8 @@ from proxy.case import Case, Glance, Pixels
 from proxy.config import Model
 from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
 from proxy.flow import SampleVerdict
+from proxy.history.fingerprints import Fingerprinter, Prints
+from proxy.history.salts import Salts
 from proxy.kinds import codec_of
 from proxy.parts import build_detectors, build_purifiers
 from proxy.purification import Purification
@@ -38,6 +40,7 @@ class Scorer:
         artifact: its calibration, loaded on `device`.
         device: where to compute.
         on_detector: told each detector's name and seconds per pass.
+        salts: what the history's fingerprints are salted with; without them none are made.
 
     Raises:
         ConfigError: a part's name or parameters are wrong, or the calibration lacks the wanted
@@ -51,6 +54,7 @@ class Scorer:
         artifact: Artifact,
         device: torch.device,
         on_detector: Callable[[str, float], None],
+        salts: Salts | None = None,
     ) -> None:
         self._codec = codec_of(spec)
         self._spec = spec
@@ -67,6 +71,11 @@ class Scorer:
         """What is done to suspicious samples."""
         self._views = {view.key: view for d in self._detectors for view in d.views}
         self._peers = {peer_key(peer): peer for d in self._detectors for peer in d.peers}
+        self._fingerprint = None
+        if salts is not None and self.remembers:
+            self._fingerprint = Fingerprinter(
+                salts.steady(spec.model), lambda: salts.of(spec.model)
+            )
         self._rules = Rules(spec.model, model, artifact.calibration, self._detectors)
 
     @property
@@ -83,6 +92,11 @@ class Scorer:
     def needs_output(self) -> bool:
         """Whether some detector looks at the model's answer."""
         return any(d.asks for d in self._detectors)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether some detector looks at the queries before."""
+        return any(d.needs is Need.HISTORY for d in self._detectors)
 
     @property
     def view_keys(self) -> tuple[str, ...]:
@@ -110,8 +124,9 @@ class Scorer:
             return [x if isinstance(x, Exception) else Glance(x, {}) for x in decoded]
         x = (torch.cat(good) if len(good) > 1 else good[0]).to(self._device)
         scores = self._score(Evidence(x), [d for d in self._detectors if d.needs is Need.INPUT])
+        prints = None if self._fingerprint is None else self._prints(self._fingerprint, x, scores)
         # Only instead of copies: answers that come by themselves cost nothing.
-        copies = any(item.copies for item in items)
+        copies = any(item.copies and item.settle for item in items)
         settled = iter(self._rules.settle(scores if copies else {}, [len(own) for own in good]))
         glances: list[Glance | Exception] = []
         at = 0
@@ -123,7 +138,14 @@ class Scorer:
             at += len(own)
             of_item = {name: s[rows] for name, s in scores.items()}
             verdicts = next(settled)
-            glances.append(Glance(x[rows], of_item, settled=verdicts if item.copies else None))
+            glances.append(
+                Glance(
+                    x[rows],
+                    of_item,
+                    settled=verdicts if item.copies else None,
+                    prints=None if prints is None else prints[rows],
+                )
+            )
         return self._with_copies(items, glances)
 
     def judge(self, cases: Sequence[Case]) -> list[tuple[SampleVerdict, ...] | Exception]:
@@ -159,6 +181,15 @@ class Scorer:
                     f"models.{self._spec.model}: the calibration does not fit: {error}; "
                     "calibrate again"
                 ) from error
+
+    def _prints(
+        self, fingerprint: Fingerprinter, x: Tensor, scores: Mapping[str, Tensor]
+    ) -> Prints:
+        started = time.perf_counter()
+        anomaly = self._rules.anomaly(scores)
+        prints = fingerprint(x, x.new_zeros(len(x)) if anomaly is None else anomaly)
+        self._on_detector("history", time.perf_counter() - started)
+        return prints
 
     def _decode(self, item: Pixels) -> Tensor | Exception:
         try:
@@ -201,16 +232,21 @@ class Scorer:
     def _level(self, case: Case) -> int:
         """Index into `LEVELS` of the dearest evidence this case has in full."""
         if case.output is None:
-            return 0
-        return 2 if all(key in case.views for key in (*self._views, *self._peers)) else 1
+            need = Need.INPUT if case.chain is None else Need.HISTORY
+        else:
+            whole = all(key in case.views for key in (*self._views, *self._peers))
+            need = Need.VIEWS if whole else Need.OUTPUT
+        return LEVELS.index(need)
 
     def _evidence(self, cases: Sequence[Case]) -> Evidence:
         outputs = [case.output for case in cases if case.output is not None]
         keys = cases[0].views.keys()
+        links = [case.chain for case in cases if case.chain is not None]
         return Evidence(
             torch.cat([case.glance.x for case in cases]),
             self._answers(outputs) if outputs else None,
             {key: self._answers([case.views[key] for case in cases]) for key in keys},
+            self._answers(links) if links else None,
         )
 
     def _answers(self, outputs: Sequence[npt.NDArray[np.float32]]) -> Tensor:

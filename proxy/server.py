@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -29,6 +29,9 @@ from proxy.service import TritonService
 from proxy.tasks import Tasks
 from proxy.upstream import Upstream
 from proxy.watcher import Watcher
+
+if TYPE_CHECKING:  # torch is loaded only when some model has detectors
+    from proxy.history.history import History
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +94,8 @@ class Server:
         self._metrics = Metrics()
         self._audit = AuditLog(config.audit.path, self._metrics.audit_dropped)
         self._upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
-        defences = Defences(config, self._metrics)
+        self._history = self._new_history(config)
+        defences = self._defences(config)
         self._batcher: Batcher | None = None
         self._pipeline = Pipeline(
             Parts(config, defences.find),
@@ -101,6 +105,8 @@ class Server:
             audit=self._audit,
         )
         self._provide_batcher(config, defences)
+        if self._history is not None:
+            self._pipeline.use_history(self._history)
         self._monitor = Monitor(self._upstream, defences)
         self._admin = Admin(self)
         self._watcher: Watcher | None = None
@@ -134,6 +140,8 @@ class Server:
         except ConfigError:
             await self.stop()
             raise
+        if self._history is not None:
+            await self._history.start()
         self._background.start(self._monitor.run())
         self._background.start(self._count())
         if self._path is not None:
@@ -219,6 +227,8 @@ class Server:
         await self._server.stop(grace=grace_s)
         self._pipeline.flush()
         await self._pipeline.close()
+        if self._history is not None:
+            await self._history.close()
         if self._batcher is not None:
             await self._batcher.close()
         await self._upstream.close()
@@ -239,13 +249,30 @@ class Server:
 
     async def _apply(self, config: Config) -> None:
         """Put a configuration in force as a whole, or raise ConfigError and change nothing."""
-        defences = await asyncio.to_thread(Defences, config, self._metrics)
+        if self._history is None:
+            self._history = self._new_history(config)
+            if self._history is not None:
+                await self._history.start()
+                self._pipeline.use_history(self._history)
+        defences = await asyncio.to_thread(self._defences, config)
         await defences.refresh(self._upstream)
         self._provide_batcher(config, defences)
         self._config = config
         self._pipeline.flush()  # what has finished counts for the models of its time
         self._pipeline.parts = Parts(config, defences.find)
         self._monitor.use(defences)
+
+    def _new_history(self, config: Config) -> History | None:
+        """The memory of queries, if some model wants one."""
+        if not any(model.remembers for model in config.models.values()):
+            return None
+        from proxy.history.history import History  # loads torch
+
+        return History(config.history, self._metrics)
+
+    def _defences(self, config: Config) -> Defences:
+        salts = None if self._history is None else self._history.salts
+        return Defences(config, self._metrics, salts)
 
     def _provide_batcher(self, config: Config, defences: Defences) -> None:
         if self._batcher is not None or not defences.needs_device:
@@ -268,6 +295,8 @@ class Server:
         while True:
             await asyncio.sleep(_COUNT_S)
             self._pipeline.flush()
+            if self._history is not None:
+                self._history.count()
 
     # -- AdminTarget -----------------------------------------------------------------------------
 
@@ -287,6 +316,16 @@ class Server:
     async def config(self) -> Mapping[str, Any]:
         """The configuration in force."""
         return self._config.model_dump(mode="json")
+
+    async def history(self) -> Mapping[str, Any]:
+        """What is remembered, and who raised alarms."""
+        if self._history is None:
+            return {"remembered": 0, "shared": None, "principals": []}
+        return self._history.standings()
+
+    async def forget(self, principal: str | None, model: str | None) -> int:
+        """Lift quarantines."""
+        return 0 if self._history is None else self._history.forget(principal, model)
 
     async def metrics(self) -> tuple[str, bytes]:
         """One scrape."""

@@ -209,7 +209,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
             for key, value in context.invocation_metadata():
                 if key == header:
                     return str(value)
-        return str(context.peer())
+        return _host(str(context.peer()))
 
     async def _pass_metadata(
         self,
@@ -243,3 +243,8 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
             trailing = ()
         await context.abort(code, text, to_client(trailing) + tuple(annotations))
         raise AssertionError("abort returned")  # unreachable: for the type checker
+
+
+def _host(peer: str) -> str:
+    """A peer's address without its port, which is another one for every connection."""
+    return peer.rpartition(":")[0] if peer.startswith("ipv") else peer

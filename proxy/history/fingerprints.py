@@ -40,6 +40,10 @@ class Prints:
         keys[:, :, -1] = owner or 1
         return replace(self, keys=keys)
 
+    def __getitem__(self, rows: slice) -> Prints:
+        """Those of some of the inputs."""
+        return Prints(self.keys[:, rows], self.sketch[rows], self.digest[rows], self.anomaly[rows])
+
 
 class Fingerprinter:
     """Fingerprints of one model's inputs.

@@ -22,6 +22,10 @@ TAG = 5
 """Bytes of a key that are kept: with 10^8 entries a chance match of one key is 10^-4 likely."""
 HEAD = np.dtype([("time", "<u4"), ("nonce", "<u4")])
 """What precedes a record: seconds since 1970, and what tells it from another in the same place."""
+SHARDS = 32
+"""Hashes an epoch's index is spread over, a power of two: none of them grows so large that to
+free it would hold up the server, and a lookup asks each but once."""
+_SLACK_S = 60  # an epoch's keys outlive it so long, to be freed without haste
 _EPOCH_TTLS = 4  # an epoch's index only grows: after so many times the age kept a new one begins
 _ROW_BYTES = 49_146  # with Redis's own header just below one of jemalloc's sizes
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it loses nothing and stirs the top bits
@@ -65,6 +69,15 @@ class Keyspace:
         first = self.epoch(now - self.ttl_s)
         return [self.epoch_key(epoch) for epoch in range(first, self.epoch(now) + 1)]
 
+    def over_key(self, now: float) -> str:
+        """Key of an epoch that cannot hold queries young enough any more."""
+        return self.epoch_key(self.epoch(now - self.ttl_s) - 1)
+
+    def epoch_left_s(self, now: float) -> int:
+        """For how long keys of the epoch that is now are kept."""
+        ends = (self.epoch(now) + 1) * _EPOCH_TTLS * self.ttl_s
+        return math.ceil(ends + self.ttl_s + _SLACK_S - now)
+
     def counts_key(self, now: float) -> str:
         """The key that counts how much each owner has asked to remember this minute."""
         return f"{self.prefix}o:{int(now // 60)}"
@@ -79,6 +92,14 @@ class Keyspace:
         # The highest byte first: it depends on every bit of the key, and says which bucket it is.
         parts = mixed.reshape(*keys.shape, 8)[:, :, : 7 - TAG : -1]
         return np.ascontiguousarray(parts).reshape(len(keys), keys.shape[1] * TAG)
+
+    def sharded(self, tags: Bytes) -> tuple[bytes, bytes, bytes]:
+        """Tags as a lookup is told them: by shard, how many are in each, and which each was."""
+        flat = tags.reshape(-1, TAG)
+        shards = flat[:, 0] % SHARDS
+        order = np.argsort(shards, kind="stable")
+        sizes = np.bincount(shards, minlength=SHARDS)
+        return flat[order].tobytes(), sizes.astype("<u2").tobytes(), order.astype("<u2").tobytes()
 
     def slots(self, heads: npt.NDArray[np.void], records: Records) -> Bytes:
         """What a row of records holds: (B, slot)."""

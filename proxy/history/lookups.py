@@ -85,7 +85,7 @@ class Lookups:
                 self._link.run(
                     self._script,
                     living,
-                    tags[start : start + _AT_ONCE].tobytes(),
+                    *space.sharded(tags[start : start + _AT_ONCE]),
                     keys.shape[1],
                     names[start : start + _AT_ONCE].tobytes(),
                     space.marks,

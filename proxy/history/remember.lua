@@ -1,24 +1,26 @@
 -- Remembers queries; `lookup.lua` describes the layout.
 --
--- KEYS  the epoch, how many queries each owner has asked to remember this minute (a hash)
--- ARGV  queries (8 bytes owner, K tags, a slot), K, bytes of a slot, slots in a row, seconds to
---       remember, most queries of an owner a minute, most rows, an incarnation for a new epoch
+-- KEYS  the epoch, how many queries each owner has asked to remember this minute (a hash), and an
+--       epoch that is over
+-- ARGV  queries (8 bytes owner, K tags, a slot), K, bytes of a slot, slots in a row, shards,
+--       seconds to keep records and to keep the epoch, most queries of an owner a minute, most
+--       rows, an incarnation for a new epoch
 -- Returns 4 bytes for each query: its number, or all ones where its owner has had enough.
-local epoch, counts = KEYS[1], KEYS[2]
+local epoch, counts, over = KEYS[1], KEYS[2], KEYS[3]
 local queries, width, slot, per = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local lasts, most, rows = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local shards, record_s, epoch_s = tonumber(ARGV[5]), ARGV[6], ARGV[7]
+local most, rows = tonumber(ARGV[8]), tonumber(ARGV[9])
 local TAG, ENTRY = 5, 9
 local FILL = 16 -- entries in a bucket on average: fewer cost memory for names, more cost time
 local NEWEST = 8 -- entries of one tag: a lookup returns no more queries than this
 local LONGEST = 128 * ENTRY -- eight times the average: chance alone does not get there
-local FIRST_BUCKETS = 64
+local FIRST_BUCKETS, LAST_BUCKET = 64, 8388608 -- shards and 3 bytes of a tag say where it is
 local ONE_IN = 16 -- what is kept of an owner who has had enough
-local LAST_BUCKET = 8388608 -- 3 bytes of a tag say where it is
 local NONE, REFUSED = string.rep('\0', TAG), string.rep('\255', 4)
 local byte, find, sub, floor = string.byte, string.find, string.sub, math.floor
 
 local meta = redis.call('HMGET', epoch, 'i', 'n', 'f', 'c', 'b')
-local incarnation, n, first = meta[1] or ARGV[8], tonumber(meta[2] or 0), tonumber(meta[3] or 0)
+local incarnation, n, first = meta[1] or ARGV[10], tonumber(meta[2] or 0), tonumber(meta[3] or 0)
 local entries, buckets = tonumber(meta[4] or 0), tonumber(meta[5] or FIRST_BUCKETS)
 local base = epoch .. ':' .. incarnation .. ':'
 local _, exponent = math.frexp(buckets)
@@ -30,8 +32,17 @@ local function place(tag)
   return at < buckets and at or at - half
 end
 
-local function name(at)
-  return base .. sub(struct.pack('<I4', at), 1, 3)
+local function read(at)
+  return redis.call('HGET', base .. at % shards, sub(struct.pack('<I4', at), 1, 3)) or ''
+end
+
+local function write(at, bucket)
+  local shard, field = base .. at % shards, sub(struct.pack('<I4', at), 1, 3)
+  if bucket == '' then
+    redis.call('HDEL', shard, field)
+  elseif redis.call('HSET', shard, field, bucket) == 1 then -- it may be the first of its shard
+    redis.call('EXPIRE', shard, epoch_s)
+  end
 end
 
 local function keep(number, data)
@@ -41,7 +52,7 @@ local function keep(number, data)
   if redis.call('SETRANGE', row, (number % per) * slot, data) < full then
     redis.call('SETRANGE', row, full - 1, '\0') -- the row had been evicted
   end
-  redis.call('EXPIRE', row, lasts)
+  redis.call('EXPIRE', row, record_s)
 end
 
 local function number_at(bucket, at)
@@ -52,6 +63,8 @@ end
 -- The bucket with an entry put first, without those that no lookup would return: all but a tag's
 -- newest, and at the end those whose records have expired.
 local function insert(bucket, tag, number)
+  local entry = tag .. struct.pack('<I4', number)
+  if sub(bucket, 1, ENTRY) == entry then return bucket end -- a key twice in a row
   local seen, at = 0, find(bucket, tag, 1, true)
   while at do
     if at % ENTRY == 1 then
@@ -65,7 +78,7 @@ local function insert(bucket, tag, number)
   end
   local kept = math.min(#bucket, LONGEST - ENTRY)
   while kept > 0 and number_at(bucket, kept - 3) < first * per do kept = kept - ENTRY end
-  return tag .. struct.pack('<I4', number) .. sub(bucket, 1, kept)
+  return entry .. sub(bucket, 1, kept)
 end
 
 local numbers, held, before = {}, {}, {}
@@ -81,7 +94,7 @@ for i = 1, #queries, length do
       if tag ~= NONE then
         local to = place(tag)
         if not held[to] then
-          held[to] = redis.call('GET', name(to)) or ''
+          held[to] = read(to)
           before[to] = #held[to]
         end
         held[to] = insert(held[to], tag, n)
@@ -93,28 +106,23 @@ for i = 1, #queries, length do
 end
 redis.call('EXPIRE', counts, 120)
 for to, bucket in pairs(held) do
-  redis.call('SET', name(to), bucket, 'EX', lasts)
+  write(to, bucket)
   entries = entries + (#bucket - before[to]) / ENTRY
 end
 
 -- Linear hashing: one bucket after the other is split in two as the index grows.
 while entries > buckets * FILL and buckets < LAST_BUCKET do
   local from, to = buckets - half, buckets
-  local bucket = redis.call('GET', name(from))
+  local bucket, stay, go = read(from), {}, {}
   buckets = buckets + 1
-  if bucket then
-    local stay, go = {}, {}
-    for at = 1, #bucket, ENTRY do
-      local entry = sub(bucket, at, at + ENTRY - 1)
-      local side = place(entry) == from and stay or go
-      side[#side + 1] = entry
-    end
-    if #go > 0 then redis.call('SET', name(to), table.concat(go), 'EX', lasts) end
-    if #stay > 0 then
-      redis.call('SET', name(from), table.concat(stay), 'EX', lasts)
-    else
-      redis.call('DEL', name(from))
-    end
+  for at = 1, #bucket, ENTRY do
+    local entry = sub(bucket, at, at + ENTRY - 1)
+    local side = place(entry) == from and stay or go
+    side[#side + 1] = entry
+  end
+  if #go > 0 then
+    write(to, table.concat(go))
+    write(from, table.concat(stay))
   end
   if buckets == 2 * half then half = buckets end
 end
@@ -127,5 +135,12 @@ while first < last and last - first >= rows do
 end
 while first < last and redis.call('EXISTS', base .. 'row' .. first) == 0 do first = first + 1 end
 redis.call('HSET', epoch, 'i', incarnation, 'n', n, 'f', first, 'c', entries, 'b', buckets)
-redis.call('EXPIRE', epoch, lasts)
+redis.call('EXPIRE', epoch, epoch_s)
+
+-- Large hashes are better unlinked, in a thread of the server's, than left to expire.
+local gone = redis.call('HGET', over, 'i')
+if gone then
+  for shard = 0, shards - 1 do redis.call('UNLINK', over .. ':' .. gone .. ':' .. shard) end
+  redis.call('UNLINK', over)
+end
 return table.concat(numbers)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
-from proxy.history.keyspace import HEAD, Bytes, Keyspace, script
+from proxy.history.keyspace import HEAD, SHARDS, Bytes, Keyspace, script
 from proxy.history.link import CONNECT_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, Link, Unreachable
 from proxy.history.store import Handles, Keys, Owners, Records
 
@@ -239,12 +239,14 @@ class WriteBehind:
         epoch = space.epoch(now)
         answer = await self._link.run(
             self._remember,
-            [space.epoch_key(epoch), space.counts_key(now)],
+            [space.epoch_key(epoch), space.counts_key(now), space.over_key(now)],
             entry.rows.tobytes(),
             entry.width,
             space.slot,
             space.slots_in_row,
+            SHARDS,
             space.ttl_s,
+            space.epoch_left_s(now),
             self._per_owner_minute,
             self._rows,
             secrets.token_hex(3),
