@@ -1,0 +1,216 @@
+"""The memory of queries: looked up here first, in the shared store second, never waited for long.
+
+One object for the process; everything on the event loop. Nothing here raises for a shared store
+that is away: what this process remembers then has to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from detectors import chains
+from proxy import config
+from proxy.history.fingerprints import KEYS, Prints
+from proxy.history.link import Access
+from proxy.history.linking import Linked, link
+from proxy.history.local import LocalStore
+from proxy.history.quarantine import Quarantine
+from proxy.history.salts import Salts
+from proxy.history.shared import SharedStore
+from proxy.history.store import FingerprintStore, Found, Handles, Owners
+from proxy.metrics import Metrics
+
+Rows = npt.NDArray[np.intp]
+
+
+class Trace:
+    """What the history knows of one request's samples; lets it learn what came of them."""
+
+    def __init__(self, linked: Linked) -> None:
+        self._linked = linked
+        self._remembered: list[tuple[FingerprintStore, Rows, Handles]] = []
+
+    def remember(self, store: FingerprintStore, prints: Prints, owner: int, rows: Rows) -> None:
+        """Have a store remember some of the samples; what comes of them is told it as well."""
+        owners = np.full(len(rows), owner, np.uint64)
+        handles = store.remember(prints.keys[0][rows], owners, self._linked.records[rows])
+        self._remembered.append((store, rows, handles))
+
+    def relink(self, linked: Linked) -> None:
+        """Go on with better links than those remembered so far."""
+        self._linked = linked
+        self._amend()
+
+    @property
+    def features(self) -> npt.NDArray[np.float32]:
+        """The evidence, (B, F) as `Evidence.chain`."""
+        return chains.features(self._linked.records)
+
+    @property
+    def is_chained(self) -> bool:
+        """Whether some sample follows on an earlier query."""
+        return bool((self._linked.records["length"] > 1).any())
+
+    @property
+    def longest(self) -> int:
+        """Queries in the longest chain that a sample continues."""
+        return int(self._linked.records["length"].max(initial=0))
+
+    def answered(self, output: npt.NDArray[np.float32]) -> None:
+        """Note the model's answer, (B, K): whether its class changes along a chain is evidence."""
+        records, repeats = self._linked.records, self._linked.repeats
+        for row, label in enumerate(output.argmax(axis=1).tolist()):
+            if not repeats[row]:
+                chains.answered(records[row : row + 1], label)
+        self._amend()
+
+    def _amend(self) -> None:
+        for store, rows, handles in self._remembered:
+            store.amend(handles, self._linked.records[rows])
+
+
+class History:
+    """Remembers the queries of all models that want it.
+
+    Args:
+        cfg: size, age, secret and shared store.
+        metrics: told of what the shared store could not do.
+        now: seconds since 1970.
+
+    Raises:
+        ConfigError: the key file or the shared store's settings cannot be used.
+    """
+
+    def __init__(
+        self, cfg: config.History, metrics: Metrics, now: Callable[[], float] = time.time
+    ) -> None:
+        self.salts = Salts(cfg, now)
+        self._now = now
+        self._ttl_s = cfg.ttl_minutes * 60
+        self._metrics = metrics
+        self._local = LocalStore(cfg.capacity, chains.RECORD, KEYS, ttl_s=self._ttl_s)
+        self._shared = None
+        if cfg.shared is not None:
+            self._shared = _shared(cfg.shared, self.salts.name, self._ttl_s, metrics)
+        self._quarantine = Quarantine(now)
+
+    async def start(self) -> None:
+        """Connect to the shared store, if there is one; does not wait until it answers."""
+        if self._shared is not None:
+            await self._shared.start()
+
+    async def close(self) -> None:
+        """Tell the shared store what it has not been told yet, if that is quick, and let it go."""
+        if self._shared is not None:
+            await self._shared.close()
+
+    async def observe(self, model: str, principal: str, prints: Prints) -> Trace:
+        """Link the samples of a request to earlier queries, and remember them.
+
+        What this process knows is looked up and remembered in one step, so that queries sent all
+        at once find each other.
+        """
+        started = time.perf_counter()
+        owner = self.salts.owner(model, principal)
+        prints = prints.of(owner)
+        now = self._now()
+        owners = np.full(len(prints.digest), owner, np.uint64)
+        found = [await self._local.lookup(keys, owners) for keys in prints.keys]
+        linked = link(prints, owner=owner, now=now, found=found)
+        trace = Trace(linked)
+        trace.remember(self._local, prints, owner, np.flatnonzero(~linked.repeats))
+        self._metrics.history_lookup(time.perf_counter() - started)
+        if self._shared is not None:
+            elsewhere = await self._elsewhere(self._shared, model, principal, prints, owners)
+            if any(len(each.rows) for each in elsewhere):
+                linked = link(prints, owner=owner, now=now, found=[*found, *elsewhere])
+                trace.relink(linked)
+            trace.remember(self._shared, prints, owner, np.flatnonzero(~linked.repeats))
+        return trace
+
+    async def _elsewhere(
+        self, shared: SharedStore, model: str, principal: str, prints: Prints, owners: Owners
+    ) -> list[Found]:
+        lookups = (shared.lookup(keys, owners) for keys in prints.keys)
+        found = list(await asyncio.gather(*lookups))
+        until = max(float(each.marks.max(initial=0)) for each in found)
+        if until:
+            self._quarantine.impose(model, principal, until=until)
+        return found
+
+    def alarm(self, model: str, principal: str, cfg: config.QueryAttacks, trace: Trace) -> None:
+        """A request is part of a series that looks like an attack."""
+        half_life_s = cfg.quarantine_minutes * 60
+        standing = self._quarantine.alarm(
+            model, principal, half_life_s=half_life_s, chain=trace.longest
+        )
+        if self._shared is not None and half_life_s:
+            owner = self.salts.owner(model, principal)
+            until = self._now() + standing.quarantined_for_s
+            self._shared.mark(owner, until, standing.quarantined_for_s)
+
+    def is_quarantined(self, model: str, principal: str) -> bool:
+        """Whether a principal's earlier queries to a model raised alarms that still count."""
+        return self._quarantine.is_quarantined(model, principal)
+
+    def standings(self) -> Mapping[str, Any]:
+        """What an operator wants to see, ready for JSON."""
+        shared = None
+        if self._shared is not None:
+            down = self._shared.down
+            shared = {
+                "state": "up" if down is None else f"down: {down}",
+                "queued": self._shared.queued,
+            }
+        return {
+            "remembered": len(self._local),
+            "shared": shared,
+            "principals": [asdict(each) for each in self._quarantine.standings()],
+        }
+
+    def count(self) -> None:
+        """Publish how much there is."""
+        standings = self._quarantine.standings() if len(self._quarantine) else []
+        quarantined = sum(each.quarantined_for_s > 0 for each in standings)
+        self._metrics.history_size(queries=len(self._local), quarantined=quarantined)
+
+    def forget(self, principal: str | None, model: str | None) -> int:
+        """Lift the quarantine of a principal, or of all; the number of those concerned."""
+        lifted = [
+            each
+            for each in self._quarantine.standings()
+            if principal in (None, each.principal) and model in (None, each.model)
+        ]
+        if self._shared is not None:
+            for each in lifted:
+                self._shared.mark(self.salts.owner(each.model, each.principal), 0.0, 0.0)
+        return self._quarantine.clear(principal, model)
+
+
+def _shared(
+    cfg: config.SharedHistory, namespace: str, ttl_s: float, metrics: Metrics
+) -> SharedStore:
+    return SharedStore(
+        Access(
+            cfg.url,
+            username=cfg.username,
+            password_file=cfg.password_file,
+            ca_file=cfg.ca_file,
+            cert_file=cfg.cert_file,
+            key_file=cfg.cert_key_file,
+        ),
+        namespace,
+        chains.RECORD,
+        ttl_s=round(ttl_s),
+        timeout_s=cfg.timeout_ms / 1000,
+        capacity=cfg.capacity,
+        per_owner_minute=cfg.per_minute,
+        on_degraded=metrics.history_degraded,
+    )
