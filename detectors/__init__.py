@@ -25,6 +25,7 @@ from detectors.nearest_neighbours import NearestNeighbours
 from detectors.noise_stability import NoiseStability
 from detectors.patch import Patch
 from detectors.purified_view import PurifiedView
+from detectors.query_history import QueryHistory
 from detectors.residual import Residual
 from detectors.residual_cnn import ResidualCnn
 from detectors.srm import Srm
@@ -75,6 +76,7 @@ DETECTORS: dict[str, type[Detector]] = {
     "vector_neighbours": VectorNeighbours,
     "vector_autoencoder": VectorAutoencoder,
     "band_residual": BandResidual,
+    "history": QueryHistory,
 }
 
 PLUGINS: Plugins[Detector] = Plugins(

@@ -51,6 +51,16 @@ CALIBRATED = tuple(kind.__name__ for kind in _CALIBRATED)
 """What the detector is calibrated on: about half, of every family."""
 UNSEEN = tuple(kind.__name__ for kind in _UNSEEN)
 """What it is not."""
+FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        family: tuple(name for name, kind in KINDS.items() if kind.__module__ == module.__name__)
+        for family, module in (
+            *(("motion", motion), ("cameras", cameras)),
+            *(("edits", edits), ("clients", clients)),
+        )
+    }
+)
+"""The kinds by what makes frames differ: movement, the camera, editing, or the client."""
 FLOATS = frozenset({"resized_pan", "resized_camera", "resize_chain", "noisy_copies"})
 """Kinds that reach the model as floats: resized, or changed, after they were 8-bit images."""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
 from detectors import benign, rule
-from detectors.base import Detector, DetectorError, Evidence
+from detectors.base import Detector, DetectorError, Evidence, Need
 from detectors.calibration import Calibration
+from detectors.chains import FEATURES
 from detectors.rule import CalibrationError
 from proxy import weights
 from proxy.adapt import ModelSpec
@@ -25,6 +26,8 @@ from proxy.upstream import Upstream
 from tuning.attacks import FAMILIES, attack
 from tuning.batches import affordable, seeded
 from tuning.local_model import LocalModel
+from tuning.model_client import as_seen
+from tuning.sequences import Replay, Sequences
 from tuning.supervise import Validation, learn, validate
 from tuning.witness import Witness
 
@@ -35,6 +38,8 @@ score is too small on the images its detector has seen."""
 _CHUNK = 128
 _ATTACKED = 400
 """Samples attacked in each way, at most, to learn from."""
+_SEQUENCES = 400
+"""Sequences of each family in each part, at most, unless a low false-positive rate takes more."""
 
 Groups = Mapping[str, Evidence]
 
@@ -109,18 +114,25 @@ async def calibrate(
     check_evidence(spec, parts)
     generator = torch.Generator().manual_seed(seed)
     first, rest = benign_groups(samples, generator)
+    past = _sequences(first["clean"], rest["clean"], model.fpr, seed, parts)
+    for part, sequences in zip((first, rest), past, strict=False):
+        _add(sequences, part, progress)
     for detector in parts:
         detector.prepare(first["clean"].to(device))
     witness = Witness(upstream, spec, parts, progress, generator)
     fit = await witness.evidence(first, "asking (fit)")
     held = await witness.evidence(rest, "asking (threshold)")
-    for detector in parts:
-        _fit(detector, {group: _on(e, device) for group, e in fit.items()})
-    scores = _score_all(parts, held, device, progress)
-    try:
-        calibration = Calibration.fit(scores)
-    except CalibrationError as error:
-        raise ConfigError(str(error)) from error
+    single = [d for d in parts if d.needs is not Need.HISTORY]
+    _fit_all(single, fit, device)
+    scores = _score_all(single, held, device, progress)
+    if past:
+        look = _eyes(spec, single, scores, model.fpr, device, progress)
+        chained = [d for d in parts if d.needs is Need.HISTORY]
+        learned, seen = _chained(past, look, held, progress)
+        _fit_all(chained, learned, device)
+        of_chains = _score_all(chained, seen, device, progress)
+        scores = {group: scores[group] | of_chains[group] for group in held}
+    calibration = _calibrated(scores)
     levels = evidence_levels(parts)
     found: tuple[Validation, ...] = ()
     if samples.copy is not None:
@@ -128,7 +140,7 @@ async def calibrate(
             raise ConfigError("--model-file: attacks to learn from are made on images only")
         _check_copy(samples.copy, first["clean"], fit["clean"].output, device)
         hostile = _attacked(samples.copy, first["clean"], device, seed, progress)
-        asked = await witness.evidence(hostile, "asking (attacked)")
+        asked = _unchained(await witness.evidence(hostile, "asking (attacked)"))
         attacked = _score_all(parts, asked, device, progress)
         found = tuple(validate(calibration, levels, attacked, model.fpr))
         calibration = learn(calibration, levels, attacked)
@@ -164,6 +176,95 @@ def _split(x: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     shuffled = x[order]
     cut = round(len(x) * FIT_SHARE)
     return shuffled[:cut], shuffled[cut:]
+
+
+def _sequences(
+    first: Tensor, rest: Tensor, fpr: float, seed: int, parts: Sequence[Detector]
+) -> tuple[Sequences, ...]:
+    """Benign sequences of both parts' images, where a detector looks at earlier queries."""
+    if all(d.needs is not Need.HISTORY for d in parts):
+        return ()
+    count = max(_SEQUENCES, _rest(images_needed(fpr), FIT_SHARE))
+    both = {"fit": first, "threshold": rest}
+    return tuple(Sequences(x, count, seed=seed, part=part) for part, x in both.items())
+
+
+def _add(sequences: Sequences, groups: dict[str, Tensor], progress: Progress) -> None:
+    """Add benign groups of frames of the sequences, in place."""
+    taken = sorted(set(groups) & set(sequences.groups))
+    if taken:
+        raise ConfigError(f"--group {', '.join(taken)}: the name is that of a built-in group")
+    try:
+        groups.update(sequences.frames(progress))
+    except DetectorError as error:
+        raise ConfigError(f"sequences of queries to calibrate with: {error}") from error
+
+
+def _eyes(
+    spec: ModelSpec,
+    parts: Sequence[Detector],
+    scores: Mapping[str, Mapping[str, Tensor]],
+    fpr: float,
+    device: torch.device,
+    progress: Progress,
+) -> Callable[[Tensor], Tensor]:
+    """What the proxy's memory will know of the queries of a sequence.
+
+    Args:
+        parts: the detectors but for those that look at earlier queries, fitted.
+        scores: theirs on benign groups.
+    """
+    judges = {d.name: d for d in parts if d.needs is Need.INPUT}
+    if judges:
+        try:
+            fused = Calibration.fit(scores).rule([list(judges)], fpr).score
+        except CalibrationError as error:
+            raise ConfigError(str(error)) from error
+
+    def anomaly(x: Tensor) -> Tensor:
+        if not judges:
+            return torch.zeros(len(x))
+        return fused({name: judge.score(Evidence(x)).cpu() for name, judge in judges.items()})
+
+    if not judges:
+        progress.console.print(
+            "history judges series by how unusual their inputs are, too, where other detectors "
+            "tell: with srm and high_frequency it sees more"
+        )
+    replay = Replay(anomaly)
+    return lambda frames: replay(as_seen(spec, frames).to(device))
+
+
+def _chained(
+    past: Sequence[Sequences],
+    look: Callable[[Tensor], Tensor],
+    held: Groups,
+    progress: Progress,
+) -> tuple[dict[str, Evidence], dict[str, Evidence]]:
+    """The evidence on chains: all of the fit part's frames, and the groups for thresholds."""
+    first, rest = past
+    every = first.chains(look, progress, whole=True)
+    learned = {group: Evidence(torch.zeros(len(c), 1), chain=c) for group, c in every.items()}
+    known = rest.chains(look, progress, whole=False)
+    seen = {
+        group: replace(e, chain=known[group]) if group in known else e for group, e in held.items()
+    }
+    return learned, _unchained(seen)
+
+
+def _unchained(groups: Groups) -> dict[str, Evidence]:
+    """The evidence where nothing is known of earlier queries: that there were none."""
+    return {
+        group: replace(e, chain=torch.zeros(len(e.x), len(FEATURES))) if e.chain is None else e
+        for group, e in groups.items()
+    }
+
+
+def _calibrated(scores: Mapping[str, Mapping[str, Tensor]]) -> Calibration:
+    try:
+        return Calibration.fit(scores)
+    except CalibrationError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _check_copy(copy: LocalModel, x: Tensor, answers: Tensor | None, device: torch.device) -> None:
@@ -204,14 +305,16 @@ def _score_all(
     return scores
 
 
-def _fit(detector: Detector, groups: Groups) -> None:
-    try:
-        detector.fit(groups)
-    except DetectorError as error:
-        raise ConfigError(
-            f"{detector.name} cannot be fitted: {error} (a third of the images is for fitting: it "
-            "takes three times as many)"
-        ) from error
+def _fit_all(parts: Sequence[Detector], groups: Groups, device: torch.device) -> None:
+    here = {group: _on(evidence, device) for group, evidence in groups.items()}
+    for detector in parts:
+        try:
+            detector.fit(here)
+        except DetectorError as error:
+            raise ConfigError(
+                f"{detector.name} cannot be fitted: {error} (a third of the images is for "
+                "fitting: it takes three times as many)"
+            ) from error
 
 
 def _scores(detector: Detector, evidence: Evidence, device: torch.device) -> Tensor:
@@ -229,6 +332,7 @@ def _rows(evidence: Evidence, start: int) -> Evidence:
         evidence.x[rows],
         None if evidence.output is None else evidence.output[rows],
         {key: view[rows] for key, view in evidence.views.items()},
+        None if evidence.chain is None else evidence.chain[rows],
     )
 
 
@@ -237,4 +341,5 @@ def _on(evidence: Evidence, device: torch.device) -> Evidence:
         evidence.x.to(device),
         None if evidence.output is None else evidence.output.to(device),
         {key: view.to(device) for key, view in evidence.views.items()},
+        None if evidence.chain is None else evidence.chain.to(device),
     )
