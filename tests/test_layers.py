@@ -214,6 +214,7 @@ TABLE = {
     ),
     "proxy.history.keyspace": "proxy.history.link proxy.history.store numpy",
     "proxy.history.link": "proxy.errors proxy.tasks redis",
+    "proxy.history.quarantine": "",
     "proxy.history.store": "numpy",
     "proxy.history": "",
     "proxy.images": "proxy.errors PIL numpy",
