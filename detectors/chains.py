@@ -44,6 +44,7 @@ RECORD = np.dtype(
         ("length", "<u4"),
         ("owners", "<u2"),
         ("label", "<i2"),
+        ("origin", "<i2"),
         ("strangest", "<f4"),
         ("anomaly", "<f4"),
         ("halving", "<f4"),
@@ -53,8 +54,9 @@ RECORD = np.dtype(
         ("flips", "<f4"),
     ]
 )
-"""A remembered query, packed: 140 bytes. `time` and `since` are the query's and its chain's begin,
-in seconds equal on all replicas; `gap` and `misses` are of the halving."""
+"""A remembered query, packed: 142 bytes. `time` and `since` are the query's and its chain's begin, in
+seconds equal on all replicas; `label` is the model's class for the query and `origin` for the
+chain's first, both `NO_LABEL` where nobody knows; `gap` and `misses` are of the halving."""
 
 NO_LABEL = -1
 MOST = 8
@@ -136,7 +138,7 @@ def begin(query: Query) -> npt.NDArray[np.void]:
     record["sketch"], record["digest"], record["owner"] = query.sketch, query.digest, query.owner
     record["time"] = record["since"] = query.time
     record["length"] = record["owners"] = 1
-    record["label"] = NO_LABEL
+    record["label"] = record["origin"] = NO_LABEL
     record["strangest"] = record["anomaly"] = _bounded(query.anomaly)
     return record
 
@@ -164,7 +166,7 @@ def follow(
     record["since"] = last["since"]
     record["length"] = last["length"] + 1
     record["owners"] = min(int(last["owners"]) + int(last["owner"] != query.owner), 65_535)
-    record["label"] = last["label"]
+    record["label"], record["origin"] = last["label"], last["origin"]
     record["strangest"] = max(record["strangest"], last["strangest"])
     weight = _weight(int(last["length"]))
     record["anomaly"] = (record["anomaly"] + _KEEP * weight * last["anomaly"]) / _weight(
@@ -181,6 +183,8 @@ def answered(record: npt.NDArray[np.void], label: int) -> None:
     if record["label"] != NO_LABEL:
         record["flips"] = _KEEP * record["flips"] + (record["label"] != label)
     record["label"] = label
+    if record["origin"] == NO_LABEL:
+        record["origin"] = label
 
 
 def features(records: npt.NDArray[np.void]) -> npt.NDArray[np.float32]:

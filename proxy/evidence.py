@@ -35,6 +35,8 @@ class Findings:
     image: Image
     glance: Glance
     samples: tuple[SampleVerdict, ...]
+    trace: Trace | None = None
+    """What the history knows of the samples, where it remembers them."""
 
 
 class Gatherer:
@@ -78,7 +80,7 @@ class Gatherer:
         trace = await self._trace(inspection, glance)
         chained = trace is not None and trace.is_chained
         if glance.settled is not None and not chained:
-            return Findings(image, glance, glance.settled)
+            return Findings(image, glance, glance.settled, trace)
         if glance.settled is not None:
             # A chain is judged by all evidence; what the input settled is asked about after all.
             glance = await self._device.look(inspection, image, copies=copies, settle=False)
@@ -93,7 +95,7 @@ class Gatherer:
         samples = await self._device.judge(inspection, image, case)
         if trace is not None and any(sample.alarm for sample in samples):
             self._alarm(inspection, trace)
-        return Findings(image, glance, samples)
+        return Findings(image, glance, samples, trace)
 
     async def _trace(self, inspection: Inspection, glance: Glance) -> Trace | None:
         """What the history knows of the request's samples, which it remembers from now on."""

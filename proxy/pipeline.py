@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy import rpc, wire
+from proxy import decoy, rpc, wire
 from proxy.aggregator import Aggregator
 from proxy.assessor import Assessor
 from proxy.audit import AuditLog
@@ -191,10 +191,15 @@ class Pipeline:
         # A sequence's model may see a request once, and only after it has been decided about.
         findings = await self._assessor.assess(inspection, None if in_sequence else forward.start)
         purified = await self._assessor.act(inspection, findings)
-        if purified is None or findings is None:
+        if findings is None:
             return await forward.start()
+        if purified is None:
+            answer = await forward.start()
+            decoy.note(inspection, findings, answer)
+            return answer
         forward.replace(purified)
-        return await self._aggregator.answer(inspection, findings, forward.start)
+        answer = await self._aggregator.answer(inspection, findings, forward.start)
+        return decoy.held(inspection, findings, answer)
 
     async def _pass(
         self, flow: Flow, defence: Defence, message: bytes, metadata: Metadata | None

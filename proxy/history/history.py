@@ -35,6 +35,8 @@ class Trace:
 
     def __init__(self, linked: Linked) -> None:
         self._linked = linked
+        self.is_answered = False
+        """Whether the model's answer is known."""
         self._remembered: list[tuple[FingerprintStore, Rows, Handles]] = []
 
     def remember(self, store: FingerprintStore, prints: Prints, owner: int, rows: Rows) -> None:
@@ -63,8 +65,15 @@ class Trace:
         """Queries in the longest chain that a sample continues."""
         return int(self._linked.records["length"].max(initial=0))
 
+    @property
+    def origins(self) -> list[int]:
+        """The model's class for the first query of each sample's chain; -1: unknown."""
+        origins: list[int] = self._linked.records["origin"].tolist()
+        return origins
+
     def answered(self, output: npt.NDArray[np.float32]) -> None:
         """Note the model's answer, (B, K): whether its class changes along a chain is evidence."""
+        self.is_answered = True
         records, repeats = self._linked.records, self._linked.repeats
         for row, label in enumerate(output.argmax(axis=1).tolist()):
             if not repeats[row]:
