@@ -54,7 +54,7 @@ RECORD = np.dtype(
         ("flips", "<f4"),
     ]
 )
-"""A remembered query, packed: 142 bytes. `time` and `since` are the query's and its chain's begin, in
+"""A remembered query, packed. `time` and `since` are the query's and its chain's begin, in
 seconds equal on all replicas; `label` is the model's class for the query and `origin` for the
 chain's first, both `NO_LABEL` where nobody knows; `gap` and `misses` are of the halving."""
 

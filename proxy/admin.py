@@ -1,6 +1,7 @@
-"""The admin listener: metrics, health, drain and reload over HTTP. Knows only its target.
+"""The admin listener: metrics, health, drain, reload and history over HTTP. Knows only its target.
 
-It can stop the proxy: bind it to loopback, or to a network only operators reach.
+It can stop the proxy and lift quarantines: bind it to loopback, or to a network that only operators
+reach.
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ GET  /ready    200 while new requests are taken, else 503
 POST /drain    stop taking requests, finish those in flight, exit
 POST /reload   read the configuration file again
 GET  /config   the configuration in force, as JSON
+GET  /history  who raised alarms by series of queries, and who is in quarantine, as JSON
+POST /history/clear?principal=NAME  lift its quarantine; ?all=1 everybody's; &model=NAME there only
+"""
+
+CLEAR_USAGE = """\
+whose quarantine is to be lifted? Say one of, percent-encoded:
+  POST /history/clear?principal=NAME               this principal's
+  POST /history/clear?all=1                        everybody's
+and, to lift it at one model only, add &model=NAME
 """
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -62,6 +72,16 @@ class AdminTarget(Protocol):
     async def metrics(self) -> tuple[str, bytes]:
         """Return content type and body of one scrape."""
 
+    async def history(self) -> Mapping[str, Any]:
+        """Return what is known of query attacks, ready for JSON.
+
+        `remembered` queries; `shared`: None, or the shared store's `state`, "up" or "down: why";
+        `principals`: the fields of `Standing` for each who raised alarms.
+        """
+
+    async def forget(self, principal: str | None, model: str | None) -> int:
+        """Lift quarantines, of a principal, at a model; None: of all. Return how many."""
+
 
 class Admin:
     """Serves an `AdminTarget` on one address.
@@ -83,6 +103,8 @@ class Admin:
                 web.post("/drain", self._drain),
                 web.post("/reload", self._reload),
                 web.get("/config", self._config),
+                web.get("/history", self._history),
+                web.post("/history/clear", self._clear),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
@@ -134,10 +156,34 @@ class Admin:
     async def _config(self, _: web.Request) -> web.Response:
         return _json(await self._target.config(), 200)
 
+    async def _history(self, _: web.Request) -> web.Response:
+        return _json(await self._target.history(), 200)
+
+    async def _clear(self, request: web.Request) -> web.Response:
+        whose = _whose(request.query)
+        if whose is None:
+            return web.Response(text=CLEAR_USAGE, status=400)
+        principal, model = whose
+        return _json({"cleared": await self._target.forget(principal, model)}, 200)
+
 
 def _split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host, int(port)
+
+
+def _whose(query: Mapping[str, str]) -> tuple[str | None, str | None] | None:
+    """Principal and model whose quarantine is to be lifted; None when that is not clearly said.
+
+    Nothing is guessed: what is lifted by mistake cannot be put back.
+    """
+    given = dict(query)
+    said_once = len(query) == len(given)
+    principal, model, every = (given.pop(name, None) for name in ("principal", "model", "all"))
+    both_or_neither = (principal is None) == (every is None)
+    if given or not said_once or both_or_neither or every not in (None, "1"):
+        return None
+    return principal, model
 
 
 def _json(value: Mapping[str, Any], status: int) -> web.Response:

@@ -21,12 +21,14 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 
 from proxy.admin import Admin, Status
 from proxy.config import Config
 from proxy.errors import ConfigError
+from proxy.history.overview import merged
 from proxy.metrics import SupervisorMetrics
 
 log = logging.getLogger(__name__)
@@ -185,6 +187,21 @@ class Supervisor:
     async def metrics(self) -> tuple[str, bytes]:
         """Return the sum over the workers, dead ones included, and our own metrics."""
         return await asyncio.to_thread(self._metrics.exposition)
+
+    async def history(self) -> Mapping[str, Any]:
+        """Return what all workers know of query attacks, as one."""
+        answers = await self._ask_all("GET", "/history")
+        return merged(body for status, body in answers if status == 200 and body is not None)
+
+    async def forget(self, principal: str | None, model: str | None) -> int:
+        """Lift quarantines in every worker; return how many in all, one in two workers as two."""
+        said = {"all": "1"} if principal is None else {"principal": principal}
+        query = urlencode(said if model is None else {**said, "model": model})
+        answers = await self._ask_all("POST", f"/history/clear?{query}")
+        reached = [body for status, body in answers if status == 200 and body is not None]
+        if len(reached) < self._workers:
+            log.warning("quarantines lifted in %d of %d workers", len(reached), self._workers)
+        return sum(int(body["cleared"]) for body in reached)
 
     async def _ask_all(self, method: str, path: str) -> list[tuple[int, dict[str, Any] | None]]:
         asks = (self._ask(index, method, path) for index in range(self._workers))

@@ -1,22 +1,22 @@
 -- Replaces records of remembered queries; `lookup.lua` describes the layout.
 --
 -- KEYS  epochs
--- ARGV  rows (1 byte which epoch, 4 bytes the query's number, a slot), bytes of a slot, slots in a
---       row of records
--- A record is replaced only where the slot still holds its time and nonce: that query and no other.
-local rows, slot, per = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+-- ARGV  rows (1 byte which epoch, 4 bytes the query's number, time and nonce and record), bytes
+--       from time to record
+-- A record is replaced only where its time and nonce are still there: that query's and no other's.
+local rows, slot = ARGV[1], tonumber(ARGV[2])
 local bases = {}
 for e = 1, #KEYS do
   local incarnation = redis.call('HGET', KEYS[e], 'i')
   if incarnation then bases[e] = KEYS[e] .. ':' .. incarnation .. ':row' end
 end
 for i = 1, #rows, 5 + slot do
-  local e, number = struct.unpack('<I1I4', rows, i)
-  if bases[e] then
-    local row, first = bases[e] .. math.floor(number / per), (number % per) * slot
-    local head = redis.pcall('GETRANGE', row, first, first + 7)
-    if head == string.sub(rows, i + 5, i + 12) then
-      redis.call('SETRANGE', row, first, string.sub(rows, i + 5, i + 4 + slot))
+  local base = bases[string.byte(rows, i)]
+  if base then
+    local row, field = base .. string.sub(rows, i + 2, i + 4), string.sub(rows, i + 1, i + 1)
+    local held = redis.call('HGET', row, field)
+    if held and string.sub(held, 1, 8) == string.sub(rows, i + 5, i + 12) then
+      redis.call('HSET', row, field, string.sub(rows, i + 5, i + 4 + slot))
     end
   end
 end

@@ -27,7 +27,7 @@ SHARDS = 32
 free it would hold up the server, and a lookup asks each but once."""
 _SLACK_S = 60  # an epoch's keys outlive it so long, to be freed without haste
 _EPOCH_TTLS = 4  # an epoch's index only grows: after so many times the age kept a new one begins
-_ROW_BYTES = 49_146  # with Redis's own header just below one of jemalloc's sizes
+_IN_ROW = 256  # records in one hash; they expire together
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it loses nothing and stirs the top bits
 
 
@@ -49,7 +49,6 @@ class Keyspace:
         self.record = record
         self.ttl_s = ttl_s
         self.slot = HEAD.itemsize + record.itemsize
-        self.slots_in_row = max(1, _ROW_BYTES // self.slot)
         # In braces, so that a cluster keeps all of it in one place, where scripts can work on it.
         self.prefix = f"bw:{{{urllib.parse.quote(namespace, safe='')}}}:"
         self.marks = f"{self.prefix}m:"
@@ -82,9 +81,10 @@ class Keyspace:
         """The key that counts how much each owner has asked to remember this minute."""
         return f"{self.prefix}o:{int(now // 60)}"
 
-    def rows_for(self, queries: int) -> int:
+    @staticmethod
+    def rows_for(queries: int) -> int:
         """Rows of records that hold so many queries at least."""
-        return math.ceil(queries / self.slots_in_row) + 1
+        return math.ceil(queries / _IN_ROW) + 1
 
     def tags(self, keys: Keys) -> Bytes:
         """What is kept of keys: (B, K) to (B, K * TAG)."""

@@ -8,17 +8,18 @@
 --                        of a 5-byte tag and a 4-byte query number, the newest first. Linear hashing
 --                        says in which bucket a tag is; a bucket's lowest bits say in which shard.
 --                        Fields cost less memory and time than as many keys that expire.
---   <epoch>:<i>:row<n>   a row of records in slots of 4 bytes time, 4 bytes nonce, the record
+--   <epoch>:<i>:row<row> hashes with 256 records each, in the order of the queries' numbers: a row
+--                        is 3 bytes of a number and a field the lowest. Before a record there are
+--                        4 bytes time and 4 bytes nonce.
 --
 -- KEYS  epochs, the older first
 -- ARGV  tags in the order of their shards (zeros where there is no key), how many are in each shard
 --       (2 bytes), which key of all each of them is (2 bytes), K, owners (8 bytes each), prefix of
---       marks, bytes of a slot, slots in a row, the oldest time that counts
+--       marks, bytes of a field with a record, the oldest time that counts
 -- Returns two strings: matches (2 bytes query, 8 bytes shared keys, the record) and 8 bytes of mark
 -- for each query.
 local tags, sizes, order, width = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local owners, marked, slot, per = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
-local oldest = tonumber(ARGV[9])
+local owners, marked, slot, oldest = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local TAG, ENTRY, MOST = 5, 9, 8
 local EPOCH = 2 ^ 32 -- query numbers are below it
 local RANK = 16 * EPOCH -- and epochs below 16
@@ -89,51 +90,41 @@ for e = 1, #KEYS do
   if meta[1] then search(e, meta[1], tonumber(meta[2])) end
 end
 
--- What a query shares with earlier ones: ranks, most shared first and then the newest, and for
--- each rank the low and high 32 keys shared.
+-- What a query shares with earlier ones: ranks, the more shared and then the newer the higher, and
+-- for each rank the low and high 32 keys shared and the number.
 local function ranked(hit)
-  local ranks, low, high = {}, {}, {}
-  for i, shares in ipairs(hit) do
+  local ranks, low, high, numbers = {}, {}, {}, {}
+  for e = 1, #KEYS do
+    local shares, others = hit[2 * e - 1], hit[2 * e]
+    for number in pairs(others) do shares[number] = shares[number] or 0 end
     for number, share in pairs(shares) do
-      local other = hit[i % 2 == 1 and i + 1 or i - 1][number] or 0
-      if i % 2 == 1 or other == 0 then
-        local a, b, c, d = byte(number, 1, 4)
-        local count = floor(share / SHARE) + floor(other / SHARE)
-        local id = floor((i + 1) / 2) * EPOCH + a + b * 256 + c * 65536 + d * 16777216
-        local rank = count * RANK + id
-        ranks[#ranks + 1] = rank
-        low[rank] = (i % 2 == 1 and share or 0) % SHARE
-        high[rank] = (i % 2 == 1 and other or share) % SHARE
-      end
+      local other = others[number] or 0
+      local bits, more = share % SHARE, other % SHARE
+      local a, b, c, d = byte(number, 1, 4)
+      local rank = (share - bits + other - more) / SHARE * RANK
+        + e * EPOCH + a + b * 256 + c * 65536 + d * 16777216
+      ranks[#ranks + 1] = rank
+      low[rank], high[rank], numbers[rank] = bits, more, number
     end
   end
   table.sort(ranks)
-  return ranks, low, high
+  return ranks, low, high, numbers
 end
 
-local records = {} -- by number and epoch; false where there is none any more
-local function record(id)
-  local held = records[id]
-  if held ~= nil then return held end
-  local number = id % EPOCH
-  local first = (number % per) * slot
-  local row = bases[(id - number) / EPOCH] .. 'row' .. floor(number / per)
-  held = redis.pcall('GETRANGE', row, first, first + slot - 1)
-  if type(held) == 'table' and not find(held.err, 'WRONGTYPE', 1, true) then error(held.err) end
-  local whole = type(held) == 'string' and #held == slot
-  held = whole and struct.unpack('<I4', held) >= oldest and sub(held, 9)
-  records[id] = held
-  return held
+-- The record of a number in an epoch; false where there is none any more.
+local function record(e, number)
+  local held = redis.call('HGET', bases[e] .. 'row' .. sub(number, 2, 4), sub(number, 1, 1))
+  return held and #held == slot and struct.unpack('<I4', held) >= oldest and sub(held, 9)
 end
 
 local matches, queries = {}, #owners / 8
 for query = 0, queries - 1 do
   if hits[query] then
-    local ranks, low, high = ranked(hits[query])
+    local ranks, low, high, numbers = ranked(hits[query])
     local left = MOST
     for j = #ranks, 1, -1 do
       local rank = ranks[j]
-      local held = left > 0 and record(rank % RANK)
+      local held = left > 0 and record(floor(rank % RANK / EPOCH), numbers[rank])
       if held then
         matches[#matches + 1] = struct.pack('<I2I4I4', query, low[rank], high[rank])
         matches[#matches + 1] = held

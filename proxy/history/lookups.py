@@ -90,7 +90,6 @@ class Lookups:
                     names[start : start + _AT_ONCE].tobytes(),
                     space.marks,
                     space.slot,
-                    space.slots_in_row,
                     oldest,
                 )
                 for start in starts

@@ -2,15 +2,15 @@
 --
 -- KEYS  the epoch, how many queries each owner has asked to remember this minute (a hash), and an
 --       epoch that is over
--- ARGV  queries (8 bytes owner, K tags, a slot), K, bytes of a slot, slots in a row, shards,
---       seconds to keep records and to keep the epoch, most queries of an owner a minute, most
---       rows, an incarnation for a new epoch
+-- ARGV  queries (8 bytes owner, K tags, time and nonce and record), K, bytes from time to record,
+--       shards, seconds to keep records and to keep the epoch, most queries of an owner a minute,
+--       most rows, an incarnation for a new epoch
 -- Returns 4 bytes for each query: its number, or all ones where its owner has had enough.
 local epoch, counts, over = KEYS[1], KEYS[2], KEYS[3]
-local queries, width, slot, per = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local shards, record_s, epoch_s = tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local most, rows = tonumber(ARGV[8]), tonumber(ARGV[9])
-local TAG, ENTRY = 5, 9
+local queries, width, slot = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local shards, record_s, epoch_s = tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local most, rows = tonumber(ARGV[7]), tonumber(ARGV[8])
+local TAG, ENTRY, IN_ROW = 5, 9, 256
 local FILL = 16 -- entries in a bucket on average: fewer cost memory for names, more cost time
 local NEWEST = 8 -- entries of one tag: a lookup returns no more queries than this
 local LONGEST = 128 * ENTRY -- eight times the average: chance alone does not get there
@@ -20,7 +20,7 @@ local NONE, REFUSED = string.rep('\0', TAG), string.rep('\255', 4)
 local byte, find, sub, floor = string.byte, string.find, string.sub, math.floor
 
 local meta = redis.call('HMGET', epoch, 'i', 'n', 'f', 'c', 'b')
-local incarnation, n, first = meta[1] or ARGV[10], tonumber(meta[2] or 0), tonumber(meta[3] or 0)
+local incarnation, n, first = meta[1] or ARGV[9], tonumber(meta[2] or 0), tonumber(meta[3] or 0)
 local entries, buckets = tonumber(meta[4] or 0), tonumber(meta[5] or FIRST_BUCKETS)
 local base = epoch .. ':' .. incarnation .. ':'
 local _, exponent = math.frexp(buckets)
@@ -32,12 +32,16 @@ local function place(tag)
   return at < buckets and at or at - half
 end
 
+local function packed(number)
+  return struct.pack('<I4', number)
+end
+
 local function read(at)
-  return redis.call('HGET', base .. at % shards, sub(struct.pack('<I4', at), 1, 3)) or ''
+  return redis.call('HGET', base .. at % shards, sub(packed(at), 1, 3)) or ''
 end
 
 local function write(at, bucket)
-  local shard, field = base .. at % shards, sub(struct.pack('<I4', at), 1, 3)
+  local shard, field = base .. at % shards, sub(packed(at), 1, 3)
   if bucket == '' then
     redis.call('HDEL', shard, field)
   elseif redis.call('HSET', shard, field, bucket) == 1 then -- it may be the first of its shard
@@ -45,14 +49,13 @@ local function write(at, bucket)
   end
 end
 
+local function row_of(number)
+  return base .. 'row' .. sub(packed(number), 2, 4)
+end
+
 local function keep(number, data)
-  local row, full = base .. 'row' .. floor(number / per), per * slot
-  -- A row is made whole: Redis gives a string that grows twice the memory it needs.
-  if number % per == 0 then redis.call('SETRANGE', row, full - 1, '\0') end
-  if redis.call('SETRANGE', row, (number % per) * slot, data) < full then
-    redis.call('SETRANGE', row, full - 1, '\0') -- the row had been evicted
-  end
-  redis.call('EXPIRE', row, record_s)
+  redis.call('HSET', row_of(number), sub(packed(number), 1, 1), data)
+  redis.call('EXPIRE', row_of(number), record_s)
 end
 
 local function number_at(bucket, at)
@@ -63,7 +66,7 @@ end
 -- The bucket with an entry put first, without those that no lookup would return: all but a tag's
 -- newest, and at the end those whose records have expired.
 local function insert(bucket, tag, number)
-  local entry = tag .. struct.pack('<I4', number)
+  local entry = tag .. packed(number)
   if sub(bucket, 1, ENTRY) == entry then return bucket end -- a key twice in a row
   local seen, at = 0, find(bucket, tag, 1, true)
   while at do
@@ -77,7 +80,7 @@ local function insert(bucket, tag, number)
     at = find(bucket, tag, at + 1, true)
   end
   local kept = math.min(#bucket, LONGEST - ENTRY)
-  while kept > 0 and number_at(bucket, kept - 3) < first * per do kept = kept - ENTRY end
+  while kept > 0 and number_at(bucket, kept - 3) < first * IN_ROW do kept = kept - ENTRY end
   return entry .. sub(bucket, 1, kept)
 end
 
@@ -100,7 +103,7 @@ for i = 1, #queries, length do
         held[to] = insert(held[to], tag, n)
       end
     end
-    numbers[#numbers + 1] = struct.pack('<I4', n)
+    numbers[#numbers + 1] = packed(n)
     n = n + 1
   end
 end
@@ -128,12 +131,12 @@ while entries > buckets * FILL and buckets < LAST_BUCKET do
 end
 
 -- Rows expire from the first on; entries that point to them are dropped as buckets are written.
-local last = floor(math.max(n - 1, 0) / per)
+local last = floor(math.max(n - 1, 0) / IN_ROW)
 while first < last and last - first >= rows do
-  redis.call('UNLINK', base .. 'row' .. first)
+  redis.call('UNLINK', row_of(first * IN_ROW))
   first = first + 1
 end
-while first < last and redis.call('EXISTS', base .. 'row' .. first) == 0 do first = first + 1 end
+while first < last and redis.call('EXISTS', row_of(first * IN_ROW)) == 0 do first = first + 1 end
 redis.call('HSET', epoch, 'i', incarnation, 'n', n, 'f', first, 'c', entries, 'b', buckets)
 redis.call('EXPIRE', epoch, epoch_s)
 

@@ -243,7 +243,6 @@ class WriteBehind:
             entry.rows.tobytes(),
             entry.width,
             space.slot,
-            space.slots_in_row,
             SHARDS,
             space.ttl_s,
             space.epoch_left_s(now),
@@ -269,4 +268,4 @@ class WriteBehind:
         places["epoch"], places["number"] = which + 1, self._numbers[at]
         rows = np.concatenate([places.view(np.uint8).reshape(len(at), 5), slots], axis=1)
         keys = [space.epoch_key(int(epoch)) for epoch in epochs]
-        await self._link.run(self._amend, keys, rows.tobytes(), space.slot, space.slots_in_row)
+        await self._link.run(self._amend, keys, rows.tobytes(), space.slot)
