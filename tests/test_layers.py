@@ -173,7 +173,9 @@ TABLE = {
     "proxy.answers": "proxy.adapt proxy.case proxy.datatypes proxy.errors proxy.wire numpy",
     "proxy.reader": "proxy.config proxy.errors proxy.fields proxy.validation proxy.wire",
     "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
-    "proxy.supervisor": "proxy.admin proxy.config proxy.errors proxy.metrics aiohttp",
+    "proxy.supervisor": (
+        "proxy.admin proxy.config proxy.errors proxy.history.overview proxy.metrics aiohttp"
+    ),
     "proxy.kinds": (
         "detectors proxy.adapt proxy.codec proxy.config proxy.errors proxy.tensors proxy.vectors "
         "proxy.waveforms purifiers purifiers.base"
@@ -214,6 +216,7 @@ TABLE = {
     ),
     "proxy.history.keyspace": "proxy.history.link proxy.history.store numpy",
     "proxy.history.link": "proxy.errors proxy.tasks redis",
+    "proxy.history.overview": "",
     "proxy.history.quarantine": "",
     "proxy.history.store": "numpy",
     "proxy.history": "",

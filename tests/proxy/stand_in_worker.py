@@ -12,22 +12,26 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from proxy.admin import Admin, Status
+from proxy.history.quarantine import Quarantine
 from proxy.metrics import Metrics
 from proxy.supervisor import watch_parent, worker_socket
 
 
 class Target:
-    """Two requests in flight, always."""
+    """Two requests in flight, always, and an alarm raised by `eve`."""
 
     def __init__(self, metrics: Metrics, tell: Any) -> None:
         self._metrics = metrics
         self._tell = tell
+        self._quarantine = Quarantine()
+        self._quarantine.alarm("cnn", "eve", half_life_s=600.0, chain=5)
 
     async def status(self) -> Status:
         return Status(ready=True, draining=False, in_flight=2)
@@ -44,6 +48,14 @@ class Target:
 
     async def metrics(self) -> tuple[str, bytes]:
         return self._metrics.exposition()
+
+    async def history(self) -> Mapping[str, Any]:
+        standings = [asdict(standing) for standing in self._quarantine.standings()]
+        return {"remembered": 3, "shared": {"state": "up"}, "principals": standings}
+
+    async def forget(self, principal: str | None, model: str | None) -> int:
+        self._tell("forget")
+        return self._quarantine.clear(principal, model)
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

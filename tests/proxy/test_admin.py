@@ -8,8 +8,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
-from proxy.admin import INDEX, MAX_BODY_BYTES, Admin, Status
+from proxy.admin import CLEAR_USAGE, INDEX, MAX_BODY_BYTES, Admin, Status
 
 
 class FakeTarget:
@@ -19,6 +20,7 @@ class FakeTarget:
         self.drained = 0
         self.can_reload = True
         self.broken = False
+        self.forgotten: list[tuple[str | None, str | None]] = []
 
     async def status(self) -> Status:
         return Status(ready=not self.drained, draining=bool(self.drained), in_flight=3)
@@ -36,6 +38,13 @@ class FakeTarget:
         if self.broken:
             raise RuntimeError("/etc/secret is unreadable")
         return "text/plain; version=1.0.0; charset=utf-8", b"breakwater_up 1\n"
+
+    async def history(self) -> Mapping[str, Any]:
+        return {"remembered": 7, "shared": None, "principals": []}
+
+    async def forget(self, principal: str | None, model: str | None) -> int:
+        self.forgotten.append((principal, model))
+        return len(self.forgotten)
 
 
 @pytest.fixture
@@ -95,12 +104,55 @@ async def test_config_is_json(client: aiohttp.ClientSession) -> None:
         assert await response.json() == {"listen": "a:1"}
 
 
+async def test_history_is_json(client: aiohttp.ClientSession) -> None:
+    async with client.get("/history") as response:
+        assert await response.json() == {"remembered": 7, "shared": None, "principals": []}
+
+
+@pytest.mark.parametrize(
+    ("query", "whose"),
+    [
+        ("principal=eve", ("eve", None)),
+        ("principal=ipv4%3A10.0.0.1%3A5&model=cnn", ("ipv4:10.0.0.1:5", "cnn")),
+        ("principal=a%2Bb%26all%3D1+%25%1B%F0%9F%98%88", ("a+b&all=1 %\x1b\U0001f608", None)),
+        ("principal=", ("", None)),
+        ("all=1", (None, None)),
+        ("model=cnn&all=1", (None, "cnn")),
+    ],
+)
+async def test_clear_reaches_those_named(
+    client: aiohttp.ClientSession,
+    target: FakeTarget,
+    query: str,
+    whose: tuple[str | None, str | None],
+) -> None:
+    async with client.post(URL(f"/history/clear?{query}", encoded=True)) as response:
+        assert (response.status, await response.json()) == (200, {"cleared": 1})
+    assert target.forgotten == [whose]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("", "model=cnn", "all=0", "all=", "all=yes&principal=eve", "all=1&principal=eve"),
+        *("principal=eve&principal=bob", "all=1&all=1", "principle=eve", "all=1&modle=cnn"),
+    ],
+)
+async def test_nothing_is_cleared_unless_it_is_clearly_said(
+    client: aiohttp.ClientSession, target: FakeTarget, query: str
+) -> None:
+    async with client.post(f"/history/clear?{query}") as response:
+        assert (response.status, await response.text()) == (400, CLEAR_USAGE)
+    assert target.forgotten == []
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "text"),
     [
         ("GET", "/nothing", 404, "not found\n"),
         ("GET", "/drain", 405, "method not allowed\n"),
         ("POST", "/metrics", 405, "method not allowed\n"),
+        ("GET", "/history/clear?all=1", 405, "method not allowed\n"),
     ],
 )
 async def test_refusals_are_fixed_texts(
@@ -124,12 +176,14 @@ async def test_large_bodies_are_refused(client: aiohttp.ClientSession, target: F
         assert response.status == 202
 
 
-async def test_web_pages_cannot_drain_the_proxy(
+async def test_web_pages_cannot_steer_the_proxy(
     client: aiohttp.ClientSession, target: FakeTarget
 ) -> None:
-    async with client.post("/drain", headers={"Origin": "https://evil.example"}) as response:
-        assert response.status == 403
+    for path in ("/drain", "/history/clear?all=1"):
+        async with client.post(path, headers={"Origin": "https://evil.example"}) as response:
+            assert response.status == 403
     assert target.drained == 0
+    assert target.forgotten == []
 
 
 async def test_unix_socket(target: FakeTarget, tmp_path: Path) -> None:

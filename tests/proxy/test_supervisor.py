@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ import pytest
 import proxy.supervisor
 from proxy.config import Config
 from proxy.errors import ConfigError
-from proxy.supervisor import EXIT_CONFIG, supervise
+from proxy.supervisor import EXIT_CONFIG, Supervisor, supervise
 
 COMMAND = (sys.executable, "-m", "tests.proxy.stand_in_worker")
 Event = tuple[str, int, int]
@@ -119,6 +120,34 @@ async def test_workers_share_the_port_and_show_as_one(scene: Scene) -> None:
     assert '"draining": true' in body
     await scene.expect("drained", 2)
     assert await scene.done == 0
+
+
+async def test_the_workers_histories_are_one(scene: Scene) -> None:
+    scene.start()
+    await scene.expect("up", 2)
+    history = json.loads((await scene.get("/history"))[1])
+    assert (history["remembered"], history["shared"]) == (6, {"state": "up"})
+    (eve,) = history["principals"]
+    assert (eve["principal"], eve["alarms"], eve["longest_chain"]) == ("eve", 2, 5)
+    assert eve["penalty"] == pytest.approx(1, abs=0.1)
+    nobody = "/history/clear?principal=e%2Bve%26all%3D1+%1B&model=cnn"
+    assert await scene.get(nobody, "POST") == (200, '{\n  "cleared": 0\n}\n')
+    assert "eve" in (await scene.get("/history"))[1]
+    clear = "/history/clear?principal=eve&model=cnn"
+    assert await scene.get(clear, "POST") == (200, '{\n  "cleared": 2\n}\n')
+    await scene.expect("forget", 2)
+    assert json.loads((await scene.get("/history"))[1])["principals"] == []
+    assert await scene.get("/history/clear?all=1", "POST") == (200, '{\n  "cleared": 0\n}\n')
+
+
+async def test_a_worker_that_is_not_there_cannot_forget(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "metrics").mkdir()
+    supervisor = Supervisor(COMMAND, Config(), 2, tmp_path, 0.001)  # which has not run yet
+    assert await supervisor.history() == {"remembered": 0, "shared": None, "principals": []}
+    assert await supervisor.forget("eve", None) == 0
+    assert "quarantines lifted in 0 of 2 workers" in caplog.text
 
 
 async def test_a_dead_worker_is_replaced_and_its_counts_kept(scene: Scene) -> None:
