@@ -161,7 +161,8 @@ def follow(
         repeated: npt.NDArray[np.void] = earlier[same][earlier["length"][same].argmax()].copy()
         return repeated
     last = earlier[earlier["length"].argmax()]
-    recent = earlier[np.argsort(-earlier["time"], kind="stable")[:MOST]]
+    latest = np.lexsort((np.arange(len(earlier)), earlier["time"]))[::-1]
+    recent = earlier[latest[:MOST]]  # of one batch, which has one time, those further on
     record = begin(query)
     record["since"] = last["since"]
     record["length"] = last["length"] + 1

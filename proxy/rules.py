@@ -35,6 +35,7 @@ class Rules:
         cfg: the model's configuration.
         scores: the benign scores the rules follow from.
         parts: the model's detectors.
+        alarm: the history's score above which a sample is part of an attack.
         now: seconds since some fixed time, equal on all replicas.
 
     Raises:
@@ -47,13 +48,14 @@ class Rules:
         cfg: config.Model,
         scores: calibration.Calibration,
         parts: Sequence[Detector],
+        *,
+        alarm: float = math.inf,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._model, self._cfg = model, cfg
         self._calibration = scores
         self._levels = evidence_levels(parts)
-        history = [part for part in parts if isinstance(part, QueryHistory)]
-        self._alarm = history[0].alarm_level(cfg.query_attacks.fpr) if history else None
+        self._alarm = alarm
         self._now = now
         self._key = None
         if cfg.secrecy is not None:
@@ -126,13 +128,12 @@ class Rules:
         names = list(p_values)
         history = scores.get(QueryHistory.name, torch.zeros_like(fused))
         table = torch.stack([fused, history, *p_values.values()]).cpu().tolist()
-        alarm = math.inf if self._alarm is None else self._alarm
         return [
             _verdict(
                 column[0],
                 rule.threshold.value,
                 dict(zip(names, column[2:], strict=True)),
-                alarm=column[1] > alarm,
+                alarm=column[1] > self._alarm,
             )
             for column in zip(*table, strict=True)
         ]

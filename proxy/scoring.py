@@ -6,6 +6,7 @@ event loop sees only plain Python and numpy in `Glance` and `SampleVerdict`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from detectors.base import Detector, DetectorError, Evidence, Need, peer_key
+from detectors.query_history import QueryHistory
 from proxy import weights
 from proxy.adapt import ModelSpec
 from proxy.artifacts import Artifact, Provenance
@@ -76,7 +78,15 @@ class Scorer:
             self._fingerprint = Fingerprinter(
                 salts.steady(spec.model), lambda: salts.of(spec.model)
             )
-        self._rules = Rules(spec.model, model, artifact.calibration, self._detectors)
+        fpr = model.query_attacks.fpr
+        alarms = (d.alarm_level(fpr) for d in self._detectors if isinstance(d, QueryHistory))
+        self._rules = Rules(
+            spec.model,
+            model,
+            artifact.calibration,
+            self._detectors,
+            alarm=next(alarms, math.inf),
+        )
 
     @property
     def threshold_bounds(self) -> dict[str, tuple[float, float]]:

@@ -19,6 +19,7 @@ from proxy.batcher import Batcher
 from proxy.config import Config
 from proxy.defences import Defences
 from proxy.flow import Flow
+from proxy.history.history import History
 from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
 from proxy.pipeline import Parts, Pipeline
@@ -36,6 +37,7 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
     },
     "digits_like_nhwc_uint8": {"detectors": ({"name": "residual"}, SQUEEZING)},
     "digits_like_fp16": {"detectors": ({"name": "residual"},)},
+    "digits_like_again": {"detectors": ({"name": "residual"}, {"name": "history"})},
     "encoded": {
         "inputs": ({"encoded": True, "size": (32, 32)},),
         "detectors": ({"name": "residual"},),
@@ -114,6 +116,7 @@ class Defended:
     upstream: RecordingUpstream
     batcher: Batcher
     defences: Defences
+    history: History
     registry: CollectorRegistry
     audit_log: AuditLog
     audit_file: Path
@@ -127,11 +130,14 @@ class Defended:
             self.audit_log.close()
 
     async def infer(
-        self, message: pb.ModelInferRequest | bytes, metadata: Metadata | None = None
+        self,
+        message: pb.ModelInferRequest | bytes,
+        metadata: Metadata | None = None,
+        principal: str = "tester",
     ) -> Answer:
         """One request from admission to finish, as the service takes it."""
         data = message if isinstance(message, bytes) else message.SerializeToString()
-        flow = Flow(f"r{len(self.flows)}", 0.0, None, "tester")
+        flow = Flow(f"r{len(self.flows)}", 0.0, None, principal)
         self.flows.append(flow)
         self.pipeline.admit()
         outcome = "cancelled"
@@ -235,7 +241,9 @@ async def defended(
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     upstream = RecordingUpstream(triton_address)
-    defences = Defences(config, metrics)
+    history = History(config.history, metrics)
+    await history.start()
+    defences = Defences(config, metrics, history.salts)
     if refresh:
         await defences.refresh(upstream)
     audit_file = folder / "audit.jsonl"
@@ -251,7 +259,8 @@ async def defended(
         on_batch=lambda samples, waiting: metrics.batch(samples),
     )
     pipeline.use_batcher(batcher)
-    subject = Defended(pipeline, upstream, batcher, defences, registry, audit, audit_file)
+    pipeline.use_history(history)
+    subject = Defended(pipeline, upstream, batcher, defences, history, registry, audit, audit_file)
     try:
         yield subject
         # Nothing may leak: tasks are forgotten a turn of the loop after they have ended.
@@ -260,6 +269,7 @@ async def defended(
         )
     finally:
         await pipeline.close()
+        await history.close()
         await batcher.close()
         await upstream.close()
         subject.close_audit()

@@ -14,6 +14,8 @@ from proxy.history.store import Found
 
 _CONTENT_BITS = np.uint64((1 << CONTENT) - 1)
 _LOOKS_BITS = np.uint64(((1 << PERCEPTUAL) - 1) << CONTENT)
+_REACH = 4 * chains.MOST
+"""Samples of a request that one is compared with, those just before it: batches can be large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ def link(prints: Prints, *, owner: int, now: float, found: Sequence[Found]) -> L
         )
         earlier, others = _earlier(query, row, found)
         if twins[row] and row:  # samples of one request may be one attack's
-            before = np.flatnonzero(_shares(keys[:row], keys[row]))
+            first = max(0, row - _REACH)
+            before = first + np.flatnonzero(_shares(keys[first:row], keys[row]))
             earlier = np.concatenate((earlier, records[before][~repeats[before]]))
         if not len(earlier) and len(others) > 1:
             between = chains.halfway(query, others)

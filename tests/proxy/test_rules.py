@@ -33,7 +33,7 @@ def rules(now: float = 0.0, **fields: Any) -> Rules:
     cfg = Model.model_validate(
         {"calibration": "c", "detectors": [{"name": name} for name in NAMES], "fpr": 0.02, **fields}
     )
-    return Rules("cnn", cfg, CALIBRATION, PARTS, lambda: now)
+    return Rules("cnn", cfg, CALIBRATION, PARTS, now=lambda: now)
 
 
 def test_every_level_has_its_threshold() -> None:
@@ -116,7 +116,7 @@ def test_a_running_proxy_goes_over_to_the_next_epoch(tmp_path: Path) -> None:
             "secrecy": secret(tmp_path),
         }
     )
-    subject = Rules("cnn", cfg, CALIBRATION, PARTS, lambda: clock[0])
+    subject = Rules("cnn", cfg, CALIBRATION, PARTS, now=lambda: clock[0])
     seen, thresholds = set(), set()
     for epoch in range(6):
         before = subject.judge(scores(1, 3))[0].score
