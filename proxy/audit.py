@@ -118,7 +118,7 @@ def line(time: datetime, flow: Flow) -> dict[str, Any]:
     notable = [
         (index, sample)
         for index, sample in enumerate(flow.samples)
-        if sample.verdict is not Verdict.PASS
+        if sample.verdict is not Verdict.PASS or sample.alarm
     ]
     return {
         "time": time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -150,6 +150,7 @@ def _sample(index: int, sample: SampleVerdict) -> dict[str, Any]:
         "threshold": _number(sample.threshold),
         "p_values": {name: _number(p) for name, p in sample.p_values.items()},
         "reason": sample.reason[:MAX_TEXT],
+        "alarm": sample.alarm,
     }
 
 

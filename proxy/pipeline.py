@@ -146,7 +146,7 @@ class Pipeline:
             metrics.sample(sample.verdict.value)
             for detector, p in sample.p_values.items():
                 metrics.p_value(detector, p)
-        if flow.verdict is not Verdict.PASS:
+        if flow.verdict is not Verdict.PASS or flow.chain or flow.quarantined:
             self._audit.record(flow)
 
     async def close(self) -> None:
