@@ -58,6 +58,8 @@ def test_a_line_tells_what_happened() -> None:
         "streamed": False,
         "verdict": "suspicious",
         "failure": "",
+        "chain": 0,
+        "quarantined": False,
         "action": "purify",
         "outcome": "ok",
         "samples_total": 2,
@@ -69,6 +71,7 @@ def test_a_line_tells_what_happened() -> None:
                 "threshold": 2.0,
                 "p_values": {"grid": 0.001},
                 "reason": "grid",
+                "alarm": False,
             }
         ],
         "stage_ms": {"score": 1.235, "total": 10.0},
