@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from rich.progress import Progress
@@ -13,7 +13,6 @@ from torch import Tensor
 from detectors import benign, rule
 from detectors.base import Detector, DetectorError, Evidence, Need
 from detectors.calibration import Calibration
-from detectors.chains import FEATURES
 from detectors.rule import CalibrationError
 from proxy import weights
 from proxy.adapt import ModelSpec
@@ -26,8 +25,7 @@ from proxy.upstream import Upstream
 from tuning.attacks import FAMILIES, attack
 from tuning.batches import affordable, seeded
 from tuning.local_model import LocalModel
-from tuning.model_client import as_seen
-from tuning.sequences import Replay, Sequences
+from tuning.past import Past, unchained
 from tuning.supervise import Validation, learn, validate
 from tuning.witness import Witness
 
@@ -38,8 +36,10 @@ score is too small on the images its detector has seen."""
 _CHUNK = 128
 _ATTACKED = 400
 """Samples attacked in each way, at most, to learn from."""
-_SEQUENCES = 400
-"""Sequences of each family in each part, at most, unless a low false-positive rate takes more."""
+_SEQUENCES = (400, 1000)
+"""Sequences of each family, at most, to fit on and for thresholds; but for the latter as many as
+the false-positive rate takes. A threshold is the largest over the groups: from few samples each,
+it would be the most uncertain group's, and too high."""
 
 Groups = Mapping[str, Evidence]
 
@@ -114,37 +114,39 @@ async def calibrate(
     check_evidence(spec, parts)
     generator = torch.Generator().manual_seed(seed)
     first, rest = benign_groups(samples, generator)
-    past = _sequences(first["clean"], rest["clean"], model.fpr, seed, parts)
-    for part, sequences in zip((first, rest), past, strict=False):
-        _add(sequences, part, progress)
+    chained = [d for d in parts if d.needs is Need.HISTORY]
+    past = None
+    if chained:
+        needed = _rest(images_needed(model.fpr), FIT_SHARE)
+        counts = (_SEQUENCES[0], max(_SEQUENCES[1], needed))
+        past = Past(spec, (first, rest), counts, seed=seed, device=device, progress=progress)
     for detector in parts:
         detector.prepare(first["clean"].to(device))
     witness = Witness(upstream, spec, parts, progress, generator)
     fit = await witness.evidence(first, "asking (fit)")
     held = await witness.evidence(rest, "asking (threshold)")
-    single = [d for d in parts if d.needs is not Need.HISTORY]
+    single = [d for d in parts if d not in chained]
     _fit_all(single, fit, device)
     scores = _score_all(single, held, device, progress)
-    if past:
-        look = _eyes(spec, single, scores, model.fpr, device, progress)
-        chained = [d for d in parts if d.needs is Need.HISTORY]
-        learned, seen = _chained(past, look, held, progress)
+    if past is not None:
+        learned, held = past.evidence(held, _anomaly(single, scores, model.fpr))
         _fit_all(chained, learned, device)
-        of_chains = _score_all(chained, seen, device, progress)
-        scores = {group: scores[group] | of_chains[group] for group in held}
+        found = _score_all(chained, held, device, progress)
+        scores = {group: scores[group] | found[group] for group in held}
     calibration = _calibrated(scores)
     levels = evidence_levels(parts)
-    found: tuple[Validation, ...] = ()
-    if samples.copy is not None:
-        if samples.x.ndim != 4:
-            raise ConfigError("--model-file: attacks to learn from are made on images only")
-        _check_copy(samples.copy, first["clean"], fit["clean"].output, device)
-        hostile = _attacked(samples.copy, first["clean"], device, seed, progress)
-        asked = _unchained(await witness.evidence(hostile, "asking (attacked)"))
-        attacked = _score_all(parts, asked, device, progress)
-        found = tuple(validate(calibration, levels, attacked, model.fpr))
-        calibration = learn(calibration, levels, attacked)
-    return Result(calibration, parts, levels, found)
+    if samples.copy is None:
+        return Result(calibration, parts, levels)
+    if samples.x.ndim != 4:
+        raise ConfigError("--model-file: attacks to learn from are made on images only")
+    _check_copy(samples.copy, first["clean"], fit["clean"].output, device)
+    hostile = _attacked(samples.copy, first["clean"], device, seed, progress)
+    asked = unchained(await witness.evidence(hostile, "asking (attacked)"))
+    attacked = _score_all(parts, asked, device, progress)
+    silent = [d.name for d in chained]
+    validation = validate(calibration, levels, attacked, model.fpr, silent)
+    learned_too = learn(calibration, levels, attacked, silent)
+    return Result(learned_too, parts, levels, tuple(validation))
 
 
 def benign_groups(
@@ -178,86 +180,22 @@ def _split(x: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     return shuffled[:cut], shuffled[cut:]
 
 
-def _sequences(
-    first: Tensor, rest: Tensor, fpr: float, seed: int, parts: Sequence[Detector]
-) -> tuple[Sequences, ...]:
-    """Benign sequences of both parts' images, where a detector looks at earlier queries."""
-    if all(d.needs is not Need.HISTORY for d in parts):
-        return ()
-    count = max(_SEQUENCES, _rest(images_needed(fpr), FIT_SHARE))
-    both = {"fit": first, "threshold": rest}
-    return tuple(Sequences(x, count, seed=seed, part=part) for part, x in both.items())
+def _anomaly(
+    parts: Sequence[Detector], scores: Mapping[str, Mapping[str, Tensor]], fpr: float
+) -> Callable[[Tensor], Tensor] | None:
+    """How unusual inputs look to the detectors that need nothing else; None where there are none.
 
-
-def _add(sequences: Sequences, groups: dict[str, Tensor], progress: Progress) -> None:
-    """Add benign groups of frames of the sequences, in place."""
-    taken = sorted(set(groups) & set(sequences.groups))
-    if taken:
-        raise ConfigError(f"--group {', '.join(taken)}: the name is that of a built-in group")
-    try:
-        groups.update(sequences.frames(progress))
-    except DetectorError as error:
-        raise ConfigError(f"sequences of queries to calibrate with: {error}") from error
-
-
-def _eyes(
-    spec: ModelSpec,
-    parts: Sequence[Detector],
-    scores: Mapping[str, Mapping[str, Tensor]],
-    fpr: float,
-    device: torch.device,
-    progress: Progress,
-) -> Callable[[Tensor], Tensor]:
-    """What the proxy's memory will know of the queries of a sequence.
-
-    Args:
-        parts: the detectors but for those that look at earlier queries, fitted.
-        scores: theirs on benign groups.
+    As the finished calibration will have it: what looks at earlier queries adds a column to the
+    benign scores, and changes none.
     """
     judges = {d.name: d for d in parts if d.needs is Need.INPUT}
-    if judges:
-        try:
-            fused = Calibration.fit(scores).rule([list(judges)], fpr).score
-        except CalibrationError as error:
-            raise ConfigError(str(error)) from error
-
-    def anomaly(x: Tensor) -> Tensor:
-        if not judges:
-            return torch.zeros(len(x))
-        return fused({name: judge.score(Evidence(x)).cpu() for name, judge in judges.items()})
-
     if not judges:
-        progress.console.print(
-            "history judges series by how unusual their inputs are, too, where other detectors "
-            "tell: with srm and high_frequency it sees more"
-        )
-    replay = Replay(anomaly)
-    return lambda frames: replay(as_seen(spec, frames).to(device))
-
-
-def _chained(
-    past: Sequence[Sequences],
-    look: Callable[[Tensor], Tensor],
-    held: Groups,
-    progress: Progress,
-) -> tuple[dict[str, Evidence], dict[str, Evidence]]:
-    """The evidence on chains: all of the fit part's frames, and the groups for thresholds."""
-    first, rest = past
-    every = first.chains(look, progress, whole=True)
-    learned = {group: Evidence(torch.zeros(len(c), 1), chain=c) for group, c in every.items()}
-    known = rest.chains(look, progress, whole=False)
-    seen = {
-        group: replace(e, chain=known[group]) if group in known else e for group, e in held.items()
-    }
-    return learned, _unchained(seen)
-
-
-def _unchained(groups: Groups) -> dict[str, Evidence]:
-    """The evidence where nothing is known of earlier queries: that there were none."""
-    return {
-        group: replace(e, chain=torch.zeros(len(e.x), len(FEATURES))) if e.chain is None else e
-        for group, e in groups.items()
-    }
+        return None
+    try:
+        rule = Calibration.fit(scores).rule([list(judges)], fpr)
+    except CalibrationError as error:
+        raise ConfigError(str(error)) from error
+    return lambda x: rule.score({n: d.score(Evidence(x)).cpu() for n, d in judges.items()})
 
 
 def _calibrated(scores: Mapping[str, Mapping[str, Tensor]]) -> Calibration:

@@ -7,7 +7,7 @@ samples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,15 +39,25 @@ class Validation:
 
 
 def learn(
-    calibration: Calibration, levels: Mapping[str, Sequence[str]], attacked: Attacked
+    calibration: Calibration,
+    levels: Mapping[str, Sequence[str]],
+    attacked: Attacked,
+    silent: Collection[str] = (),
 ) -> Calibration:
     """The calibration with a learned score for each evidence level of two detectors or more.
+
+    Args:
+        silent: detectors that say nothing about these attacks, and so have no weight. Else those
+            that look at earlier queries would speak for an input: attacked ones have none here,
+            and benign ones do.
 
     Raises:
         ConfigError: scikit-learn is not installed, or a kind of attack has no finite scores.
     """
     learners = [
-        _learner(calibration, tuple(names), attacked) for names in levels.values() if len(names) > 1
+        _learner(calibration, tuple(names), attacked, silent)
+        for names in levels.values()
+        if len(names) > 1
     ]
     return calibration.with_learners(learners)
 
@@ -57,6 +67,7 @@ def validate(
     levels: Mapping[str, Sequence[str]],
     attacked: Attacked,
     fpr: float,
+    silent: Collection[str] = (),
 ) -> list[Validation]:
     """Leave each kind of attack out in turn, and see what a learner of the others detects of it."""
     found = []
@@ -66,7 +77,7 @@ def validate(
         plain = calibration.with_learners([])
         for family, scores in attacked.items():
             others = {name: other for name, other in attacked.items() if name != family}
-            subject = plain.with_learners([_learner(plain, tuple(names), others)])
+            subject = plain.with_learners([_learner(plain, tuple(names), others, silent)])
             found.append(
                 Validation(
                     family,
@@ -86,11 +97,16 @@ def _detected(
     return (fused > rule.threshold.value).float().mean().item()
 
 
-def _learner(calibration: Calibration, names: tuple[str, ...], attacked: Attacked) -> Learner:
+def _learner(
+    calibration: Calibration, names: tuple[str, ...], attacked: Attacked, silent: Collection[str]
+) -> Learner:
     groups = calibration.fitting(names)
     tails = Fusion(names, groups).tails
-    benign = [features(tails(scores)) for scores in groups.values()]
-    hostile = [features(tails(_matrix(family, names, attacked[family]))) for family in attacked]
+    told = torch.tensor([float(name not in silent) for name in names])
+    benign = [features(tails(scores) * told) for scores in groups.values()]
+    hostile = [
+        features(tails(_matrix(family, names, attacked[family])) * told) for family in attacked
+    ]
     weights = _logistic(benign, hostile)
     return Learner(names, torch.from_numpy(weights).float())
 
