@@ -52,6 +52,23 @@ Validate a configuration and print what would be enforced, completed from Triton
 Exit status 0: usable; 1: Triton contradicts it, and a model would go undefended; 2: the file or a
 calibration cannot be used."""
 
+_HISTORY = """\
+Show who raised alarms: principals whose queries, in series, look like a search for an adversarial
+input. Asks a running `breakwater serve` on its admin port.
+
+One alarm puts a principal in quarantine for the model's quarantine_minutes, each doubling of the
+alarms for as long again, at most seven times as long. What is done with a principal in quarantine
+is the model's query_attacks.action; the caller is not told.
+
+--clear ends a quarantine now, say of a test suite that looked like an attack. It forgets the
+alarms, not the queries: who goes on with the same series raises the next alarm. Each replica has a
+list of its own: clear at all of them.
+
+What a terminal would act on in a principal's name is printed as an escape like \\x1b; --clear takes
+the name as it is printed.
+
+Exit status 0: done; 1: no answer; 2: the command was not understood."""
+
 _DEMO = """\
 The whole story on this machine: train a small model, serve it from a real Triton, calibrate, start
 the proxy, attack the model without and with it, and print what happened."""
@@ -95,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_calibrate(_command(commands, "calibrate", "set thresholds from benign data", _CALIBRATE))
     _add_fit(_command(commands, "fit", "train networks for the defence", _FIT))
     _add_check(_command(commands, "check", "validate a configuration", _CHECK))
+    _add_history(_command(commands, "history", "see who attacks with queries", _HISTORY))
     _add_demo(_command(commands, "demo", "see it work, real Triton included", _DEMO))
     return parser
 
@@ -191,6 +209,30 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_check, log_level="ERROR")
 
 
+def _add_history(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--admin",
+        type=_address,
+        default="127.0.0.1:9090",
+        metavar="HOST:PORT",
+        help="admin port of the sidecar (default: 127.0.0.1:9090)",
+    )
+    parser.add_argument("--model", metavar="NAME", help="only alarms at this model")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--clear", metavar="PRINCIPAL", help="end this principal's quarantine")
+    what.add_argument("--clear-all", action="store_true", help="end everybody's quarantine")
+    what.add_argument(
+        "--watch",
+        type=_seconds,
+        nargs="?",
+        const=2.0,
+        metavar="SECONDS",
+        help="go on until Ctrl-C, asking every 2 s or as often as said",
+    )
+    parser.add_argument("--json", action="store_true", help="print the answer itself, as JSON")
+    parser.set_defaults(run=_history, log_level="WARNING")
+
+
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo-out"), metavar="DIR", help="pictures and files"
@@ -212,6 +254,20 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 86400:
+        raise argparse.ArgumentTypeError("must be more than 0 and less than a day")
+    return seconds
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT with a port up to 65535")
+    return host.strip("[]"), int(port)
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:
@@ -318,6 +374,19 @@ def _check(options: argparse.Namespace, _: Sequence[str]) -> int:
     if options.list:
         return report.print_parts()
     return asyncio.run(report.print_policy(_config(options)))
+
+
+def _history(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from proxy import inquiry
+    from proxy.history.listing import meant
+
+    admin = inquiry.Address(*options.admin)
+    settings = {"model": options.model, "as_json": options.json}
+    if options.clear_all:
+        return inquiry.clear(admin, None, **settings)
+    if options.clear is not None:
+        return inquiry.clear(admin, meant(options.clear), **settings)
+    return inquiry.show(admin, every_s=options.watch, **settings)
 
 
 def _demo(options: argparse.Namespace, _: Sequence[str]) -> int:

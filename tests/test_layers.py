@@ -88,10 +88,11 @@ TABLE = {
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
     "proxy.cli": (
-        "proxy.errors +proxy.allocator +proxy.config +proxy.configfile +proxy.server "
-        "+proxy.supervisor +pydantic +tuning.calibrate +tuning.demo +tuning.fit_networks "
-        "+tuning.report +uvloop ~proxy.config"
+        "proxy.errors +proxy.allocator +proxy.config +proxy.configfile +proxy.history.listing "
+        "+proxy.inquiry +proxy.server +proxy.supervisor +pydantic +tuning.calibrate +tuning.demo "
+        "+tuning.fit_networks +tuning.report +uvloop ~proxy.config"
     ),
+    "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
         "proxy.admin proxy.audit proxy.batcher proxy.config proxy.configfile proxy.defences "
         "proxy.errors proxy.metrics proxy.monitor proxy.pipeline proxy.reflection "
@@ -216,6 +217,7 @@ TABLE = {
     ),
     "proxy.history.keyspace": "proxy.history.link proxy.history.store numpy",
     "proxy.history.link": "proxy.errors proxy.tasks redis",
+    "proxy.history.listing": "proxy.history.quarantine rich",
     "proxy.history.overview": "",
     "proxy.history.quarantine": "",
     "proxy.history.store": "numpy",

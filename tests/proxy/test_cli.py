@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -26,7 +27,7 @@ from tests.proxy.running import LIMIT_S, UNBOUNDED, Call, Recorder, ask, until
 from tuning.triton import EmbeddedTriton
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("serve", "calibrate", "check", "demo")
+COMMANDS = ("serve", "calibrate", "check", "history", "demo")
 INFER = infer_request({"image": np.zeros((1, 3, 32, 32), np.float32)}, model="digits_like")
 
 
@@ -168,7 +169,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["sail"], ["serve", "--workers", "0"], ["serve", "--port", "1"]]
+    "arguments",
+    [
+        *([], ["sail"], ["serve", "--workers", "0"], ["serve", "--port", "1"]),
+        *(["history", "--admin", "9090"], ["history", "--admin", "localhost:99999"]),
+        *(["history", "--clear", "eve", "--clear-all"], ["history", "--clear-all", "--watch"]),
+        *(
+            ["history", "--watch", "0"],
+            ["history", "--watch", "nan"],
+            ["history", "--watch", "soon"],
+        ),
+    ],
 )
 def test_misuse_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -289,6 +300,21 @@ async def test_sighup_reads_the_file_again(recorder: tuple[Recorder, str], tmp_p
         await process.says("configuration refused, the old one stays in force")
         assert (await ask(channel, "ModelConfig", b"")).code is grpc.StatusCode.OK
         assert await process.metric("config_last_reload_successful") == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_history_of_a_running_server(
+    recorder: tuple[Recorder, str], workers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with served(recorder[1], "--workers", workers) as (process, _):
+        asked = ["history", "--admin", process.admin]
+        assert await asyncio.to_thread(main, asked) == 0
+        assert "0 queries remembered here. Shared store: none." in capsys.readouterr().out
+        assert await asyncio.to_thread(main, [*asked, "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer == {"remembered": 0, "shared": None, "principals": []}
+        assert await asyncio.to_thread(main, [*asked, "--clear-all"]) == 0
+        assert "Nothing was held against anybody" in capsys.readouterr().out
 
 
 async def test_sighup_without_a_file_harms_nothing(recorder: tuple[Recorder, str]) -> None:

@@ -126,6 +126,7 @@ def test_never_more_than_the_capacity_and_the_newest_always(
         lightest = min((s.penalty for s in before.values()), default=0.0)
         assert all(before[name].penalty == lightest for name in gone)
         assert quarantine.is_quarantined("m", str(number)) == (half_life_s > 0)
+        assert quarantine.quarantined == sum(s.quarantined_for_s > 0 for s in after.values())
 
 
 def test_a_flood_of_names_displaces_nobody_who_raised_several() -> None:
