@@ -67,7 +67,7 @@ def _table(standings: Sequence[Standing], now: float) -> Table:
             Text(printable(each.model)),
             Text(printable(each.principal)),
             Text(f"{each.alarms:,}" if each.alarms else "elsewhere"),
-            Text(_duration(each.quarantined_for_s) if quarantined else "free again"),
+            Text(_duration(each.quarantined_for_s) if quarantined else "free"),
             Text(f"{each.longest_chain:,}" if each.longest_chain else "-"),
             Text(f"{_duration(now - each.last_alarm)} ago" if each.alarms else "-"),
             style="bold red" if quarantined else "",

@@ -66,7 +66,7 @@ def test_a_principal_that_is_free_again_and_one_from_elsewhere() -> None:
     free = replace(EVE, quarantined_for_s=0.0, alarms=1, longest_chain=0)
     imposed = replace(EVE, alarms=0, longest_chain=0, quarantined_for_s=5.0)
     assert rows(printed(free, imposed)) == [
-        ["cnn", EVE.principal, "1", "free again", "-", "3 min ago"],
+        ["cnn", EVE.principal, "1", "free", "-", "3 min ago"],
         ["cnn", EVE.principal, "elsewhere", "5 s", "-", "-"],
     ]
 
