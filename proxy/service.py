@@ -25,6 +25,8 @@ from proxy.upstream import Answer, Upstream
 
 log = logging.getLogger(__name__)
 
+_PRINCIPAL_CHARACTERS = 256
+"""Kept of a principal's name; thousands of them are remembered, and clients may choose them."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _HEALTH_CAPACITY = 64
 """Health RPCs waiting for Triton at a time. They take no permit, so that they are still answered
@@ -208,7 +210,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         if header is not None:
             for key, value in context.invocation_metadata():
                 if key == header:
-                    return str(value)
+                    return str(value)[:_PRINCIPAL_CHARACTERS]
         return _host(str(context.peer()))
 
     async def _pass_metadata(

@@ -92,19 +92,25 @@ class History:
         cfg: size, age, secret and shared store.
         metrics: told of what the shared store could not do.
         now: seconds since 1970.
+        clock: seconds; never runs backwards.
 
     Raises:
         ConfigError: the key file or the shared store's settings cannot be used.
     """
 
     def __init__(
-        self, cfg: config.History, metrics: Metrics, now: Callable[[], float] = time.time
+        self,
+        cfg: config.History,
+        metrics: Metrics,
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.salts = Salts(cfg, now)
         self._now = now
         self._ttl_s = cfg.ttl_minutes * 60
         self._metrics = metrics
-        self._local = LocalStore(cfg.capacity, chains.RECORD, KEYS, ttl_s=self._ttl_s)
+        self._local = LocalStore(cfg.capacity, chains.RECORD, KEYS, ttl_s=self._ttl_s, clock=clock)
         self._shared = None
         if cfg.shared is not None:
             self._shared = _shared(cfg.shared, self.salts.name, self._ttl_s, metrics)
@@ -186,9 +192,9 @@ class History:
 
     def count(self) -> None:
         """Publish how much there is."""
-        standings = self._quarantine.standings() if len(self._quarantine) else []
-        quarantined = sum(each.quarantined_for_s > 0 for each in standings)
-        self._metrics.history_size(queries=len(self._local), quarantined=quarantined)
+        self._metrics.history_size(
+            queries=len(self._local), quarantined=self._quarantine.quarantined
+        )
 
     def forget(self, principal: str | None, model: str | None) -> int:
         """Lift the quarantine of a principal, or of all; the number of those concerned."""

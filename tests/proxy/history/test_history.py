@@ -1,0 +1,219 @@
+"""The facade: local first, shared second, two replicas, a shared store that comes and goes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from prometheus_client import CollectorRegistry
+from torch import Tensor
+
+from detectors.chains import FEATURES
+from loadtests.query_attacks.redis_server import RedisServer
+from proxy import config
+from proxy.history.fingerprints import Fingerprinter, Prints
+from proxy.history.history import History
+from proxy.metrics import Metrics
+from tests.images import benign
+from tests.proxy.history.conftest import until
+
+MODEL = "cnn"
+LENGTH = FEATURES.index("length")
+HALVING = FEATURES.index("halving")
+POLICY = config.QueryAttacks(quarantine_minutes=10)
+IMAGES = torch.from_numpy(benign(4, seed=9))
+
+
+class Replica:
+    """A history, what makes its fingerprints, and its metrics."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.now = 1_000_000.0
+        self.registry = CollectorRegistry()
+        cfg = config.History.model_validate(settings)
+        metrics = Metrics(self.registry)
+        self.history = History(cfg, metrics, now=lambda: self.now, clock=lambda: self.now)
+        salts = self.history.salts
+        self._fingerprint = Fingerprinter(salts.steady(MODEL), lambda: salts.of(MODEL))
+
+    def prints(self, x: Tensor) -> Prints:
+        return self._fingerprint(x, torch.zeros(len(x)))
+
+    async def ask(self, x: Tensor, principal: str = "p") -> np.ndarray:
+        """The features of one image."""
+        self.now += 0.01
+        trace = await self.history.observe(MODEL, principal, self.prints(x[None]))
+        return trace.features[0]
+
+    def state(self) -> str:
+        """How the shared store is."""
+        return str(self.history.standings()["shared"]["state"])
+
+    async def told(self) -> None:
+        """Return when the shared store has been told everything."""
+        await until(lambda: not self.history.standings()["shared"]["queued"])
+
+    def degraded(self) -> float:
+        return sum(
+            sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+            if sample.name == "breakwater_history_degraded_total"
+        )
+
+
+def near_copies(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(count, *IMAGES.shape[1:], generator=generator) / 255
+    return list((IMAGES[0] + noise).clamp(0, 1))
+
+
+def binary_search(steps: int) -> list[Tensor]:
+    low, high = IMAGES[1], IMAGES[2]
+    queries = [low, high]
+    for _ in range(steps):
+        high = (low + high) / 2
+        queries.append(high)
+    return queries
+
+
+async def test_a_chain_grows_with_each_query_that_follows() -> None:
+    replica = Replica()
+    lengths = [(await replica.ask(x))[LENGTH] for x in near_copies(6)]
+    assert lengths == [0, 2, 3, 4, 5, 6]
+    assert (await replica.ask(IMAGES[3]))[LENGTH] == 0
+
+
+async def test_it_grows_over_all_principals() -> None:
+    replica = Replica()
+    lengths = [(await replica.ask(x, f"p{i}"))[LENGTH] for i, x in enumerate(near_copies(6))]
+    assert lengths == [0, 2, 3, 4, 5, 6]
+
+
+async def test_an_exact_repeat_is_no_query_of_a_chain() -> None:
+    replica = Replica()
+    copies = near_copies(3)
+    for x in copies:
+        await replica.ask(x)
+    for _ in range(5):
+        assert (await replica.ask(copies[-1]))[LENGTH] == 3
+    assert len(replica.history._local) == 3
+
+
+async def test_the_first_steps_of_a_binary_search_are_followed_for_their_principal_only() -> None:
+    replica = Replica()
+    features = [await replica.ask(x) for x in binary_search(4)]
+    assert [f[HALVING] for f in features] == [0, 0, 0, 1, 2, 3]
+    sybils = Replica()
+    features = [await sybils.ask(x, f"p{i}") for i, x in enumerate(binary_search(3))]
+    assert features[3][HALVING] == 0
+
+
+async def test_what_is_too_old_is_forgotten() -> None:
+    replica = Replica(ttl_minutes=60)
+    first, second, third = near_copies(3)
+    await replica.ask(first)
+    replica.now += 3599
+    assert (await replica.ask(second))[LENGTH] == 2
+    replica.now += 3601
+    assert (await replica.ask(third))[LENGTH] == 0
+
+
+async def test_a_chain_outlives_its_salt(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef0123")
+    replica = Replica(key_file=key, rotate_hours=1, ttl_minutes=60)
+    replica.now = 3600 * 500 - 1.0
+    copies = near_copies(8)
+    for x in copies[:4]:
+        await replica.ask(x)
+    replica.now = 3600 * 500 + 1.0
+    assert [(await replica.ask(x))[LENGTH] for x in copies[4:]] == [5, 6, 7, 8]
+
+
+@asynccontextmanager
+async def replicas(count: int, server: RedisServer, tmp_path: Path) -> AsyncIterator[list[Replica]]:
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef0123")
+    shared = {"url": server.url, "timeout_ms": 5_000}
+    made = [Replica(key_file=key, shared=shared) for _ in range(count)]
+    for each in made:
+        await each.history.start()
+        await until(lambda each=each: each.state() == "up")
+    try:
+        yield made
+    finally:
+        for each in made:
+            await each.history.close()
+
+
+async def test_a_chain_grows_over_replicas(server: RedisServer, tmp_path: Path) -> None:
+    async with replicas(3, server, tmp_path) as made:
+        lengths = []
+        for i, x in enumerate(near_copies(9)):
+            lengths.append((await made[i % 3].ask(x))[LENGTH])
+            await made[i % 3].told()
+        assert lengths == [0, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+async def test_a_retry_on_another_replica_is_a_retry(server: RedisServer, tmp_path: Path) -> None:
+    async with replicas(2, server, tmp_path) as (first, second):
+        x = near_copies(1)[0]
+        for replica in (first, second, first, second):
+            assert (await replica.ask(x))[LENGTH] == 0
+            await replica.told()
+
+
+async def test_quarantine_reaches_other_replicas_with_the_next_query(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    async with replicas(2, server, tmp_path) as (first, second):
+        trace = await first.history.observe(MODEL, "eve", first.prints(IMAGES[:1]))
+        first.history.alarm(MODEL, "eve", POLICY, trace)
+        await first.told()
+        assert not second.history.is_quarantined(MODEL, "eve")
+        await second.ask(IMAGES[1], "eve")
+        assert second.history.is_quarantined(MODEL, "eve")
+        await second.ask(IMAGES[1], "alice")
+        assert not second.history.is_quarantined(MODEL, "alice")
+        second.now += 601
+        assert not second.history.is_quarantined(MODEL, "eve")
+
+
+async def test_what_one_replica_forgives_is_not_imposed_anew(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    async with replicas(2, server, tmp_path) as (first, second):
+        trace = await first.history.observe(MODEL, "eve", first.prints(IMAGES[:1]))
+        first.history.alarm(MODEL, "eve", POLICY, trace)
+        await first.told()
+        await second.ask(IMAGES[1], "eve")
+        assert first.history.forget("eve", None) == second.history.forget("eve", None) == 1
+        await first.told()
+        await second.told()
+        for replica in (first, second):
+            await replica.ask(IMAGES[2], "eve")
+            assert not replica.history.is_quarantined(MODEL, "eve")
+
+
+async def test_a_shared_store_that_dies_leaves_the_local_chain_and_is_found_again(
+    another: Callable[..., RedisServer], tmp_path: Path
+) -> None:
+    server = another()
+    server.start()
+    copies = near_copies(9)
+    async with replicas(1, server, tmp_path) as (replica,):
+        lengths = [(await replica.ask(x))[LENGTH] for x in copies[:3]]
+        server.kill()
+        await until(lambda: replica.state() != "up")
+        lengths += [(await replica.ask(x))[LENGTH] for x in copies[3:6]]
+        assert replica.degraded() > 0
+        server.start()
+        await until(lambda: replica.state() == "up")
+        lengths += [(await replica.ask(x))[LENGTH] for x in copies[6:]]
+        assert lengths == [0, 2, 3, 4, 5, 6, 7, 8, 9]
+        await replica.told()
