@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.config import Model
 from proxy.flow import Action, SampleVerdict, Verdict
-from proxy.policy import decide, has_failed, judge
+from proxy.policy import decide, has_failed, judge, targets
 
 PASS, SUSPICIOUS, FAILED = Verdict
 
@@ -19,8 +19,16 @@ def samples(*verdicts: Verdict) -> list[SampleVerdict]:
     return [SampleVerdict(verdict, 0.0, 0.0, {}) for verdict in verdicts]
 
 
-def model(action: str) -> Model:
-    return Model.model_validate({"action": action, "purifiers": [{"name": "median"}]})
+def model(action: str, series: str = "flag") -> Model:
+    return Model.model_validate(
+        {
+            "action": action,
+            "purifiers": [{"name": "median"}],
+            "detectors": [{"name": "history"}],
+            "calibration": "folder",
+            "query_attacks": {"action": series},
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,3 +80,52 @@ def test_a_failed_sample_is_noticed_whatever_the_others_are() -> None:
     assert has_failed(samples(PASS, SUSPICIOUS, FAILED))
     assert not has_failed(samples(PASS, SUSPICIOUS))
     assert not has_failed([])
+
+
+@pytest.mark.parametrize(
+    ("single", "series", "expected"),
+    [
+        ("flag", "flag", Action.FLAG),
+        ("flag", "purify", Action.PURIFY),
+        ("flag", "decoy", Action.DECOY),
+        ("purify", "decoy", Action.DECOY),
+        ("purify", "flag", Action.PURIFY),
+        ("decoy", "block", Action.BLOCK),
+        ("block", "decoy", Action.BLOCK),
+    ],
+)
+def test_the_stronger_of_two_actions_is_taken(single: str, series: str, expected: Action) -> None:
+    found = [SampleVerdict(SUSPICIOUS, 0.0, 0.0, {}, alarm=True)]
+    if single == "decoy":  # no action for single requests
+        found = [SampleVerdict(PASS, 0.0, 0.0, {}, alarm=True)]
+        single = "flag"
+    assert decide(found, model(single, series), in_sequence=False) is expected
+
+
+@pytest.mark.parametrize("series", ["flag", "purify", "decoy", "block"])
+def test_an_alarm_is_acted_on_although_the_sample_looks_clean(series: str) -> None:
+    found = [*samples(PASS), SampleVerdict(PASS, 0.0, 0.0, {}, alarm=True)]
+    action = decide(found, model("flag", series), in_sequence=False)
+    assert action is Action(series)
+    assert targets(found, action) == ((0, 1) if series == "decoy" else (1,))
+
+
+@pytest.mark.parametrize(
+    ("series", "expected"),
+    [
+        ("flag", Action.FLAG),
+        ("purify", Action.FLAG),  # nothing of this request to purify
+        ("decoy", Action.DECOY),
+        ("block", Action.BLOCK),
+    ],
+)
+def test_quarantine_needs_nothing_suspicious(series: str, expected: Action) -> None:
+    found = samples(PASS, PASS)
+    subject = model("flag", series)
+    assert decide(found, subject, in_sequence=False) is Action.NONE
+    assert decide(found, subject, in_sequence=False, quarantined=True) is expected
+
+
+def test_a_sequence_is_not_cut_by_quarantine_either() -> None:
+    subject = model("flag", "block")
+    assert decide(samples(PASS), subject, in_sequence=True, quarantined=True) is Action.FLAG
