@@ -95,29 +95,30 @@ TABLE = {
     "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
         "proxy.admin proxy.audit proxy.batcher proxy.config proxy.configfile proxy.defences "
-        "proxy.errors proxy.metrics proxy.monitor proxy.pipeline proxy.reflection "
-        "proxy.service proxy.tasks proxy.upstream proxy.watcher grpc grpc_health "
+        "proxy.errors proxy.metrics proxy.monitor proxy.pipeline proxy.reflection proxy.service "
+        "proxy.tasks proxy.upstream proxy.watcher grpc grpc_health +proxy.history.history "
+        "~proxy.history.history"
     ),
     "proxy.monitor": (
         "proxy.defences proxy.errors proxy.health proxy.pb proxy.rpc proxy.upstream google"
     ),
     "proxy.defences": (
-        "proxy.adapt proxy.config proxy.defence proxy.errors proxy.metrics proxy.pb "
-        "proxy.rpc proxy.upstream +proxy.artifacts +proxy.parts +proxy.rules +proxy.scoring "
-        "~proxy.artifacts ~proxy.scoring ~torch"
+        "proxy.adapt proxy.config proxy.defence proxy.errors proxy.metrics proxy.pb proxy.rpc "
+        "proxy.upstream +proxy.artifacts +proxy.parts +proxy.rules +proxy.scoring "
+        "~proxy.artifacts ~proxy.history.salts ~proxy.scoring ~torch"
     ),
     "proxy.service": (
         "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb "
         "proxy.pipeline proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
     ),
     "proxy.scoring": (
-        "detectors.base proxy.adapt proxy.artifacts proxy.case proxy.config proxy.errors "
-        "proxy.flow proxy.kinds proxy.parts proxy.purification proxy.rules proxy.weights "
-        "numpy torch"
+        "detectors.base detectors.query_history proxy.adapt proxy.artifacts proxy.case "
+        "proxy.config proxy.errors proxy.flow proxy.history.fingerprints proxy.history.salts "
+        "proxy.kinds proxy.parts proxy.purification proxy.rules proxy.weights numpy torch"
     ),
     "proxy.rules": (
-        "detectors.base detectors.calibration detectors.rule detectors.secrecy proxy.config "
-        "proxy.errors proxy.flow proxy.policy torch"
+        "detectors.base detectors.calibration detectors.query_history detectors.rule "
+        "detectors.secrecy proxy.config proxy.errors proxy.flow proxy.keyfile proxy.policy torch"
     ),
     "proxy.stream": (
         "proxy.errors proxy.flow proxy.headers proxy.pb proxy.pipeline proxy.rpc proxy.status "
@@ -140,24 +141,23 @@ TABLE = {
     "proxy.files": "",
     "proxy.pipeline": (
         "proxy.aggregator proxy.assessor proxy.audit proxy.batcher proxy.budget proxy.config "
-        "proxy.defence proxy.device proxy.errors proxy.evidence proxy.flow proxy.forward "
-        "proxy.inspection proxy.metrics proxy.observer proxy.reader proxy.rpc "
-        "proxy.shared_memory proxy.tasks proxy.upstream proxy.validation proxy.wire"
+        "proxy.decoy proxy.defence proxy.device proxy.errors proxy.evidence proxy.flow "
+        "proxy.forward proxy.inspection proxy.metrics proxy.observer proxy.reader proxy.rpc "
+        "proxy.shared_memory proxy.tasks proxy.upstream proxy.validation proxy.wire "
+        "~proxy.history.history"
     ),
     "proxy.observer": (
         "proxy.assessor proxy.budget proxy.errors proxy.evidence proxy.flow proxy.inspection "
         "proxy.policy proxy.tasks proxy.upstream"
     ),
-    "proxy.assessor": (
-        "proxy.device proxy.errors proxy.evidence proxy.flow proxy.inspection proxy.policy"
-    ),
+    "proxy.assessor": "proxy.device proxy.errors proxy.evidence proxy.flow proxy.inspection proxy.policy",
     "proxy.aggregator": (
-        "proxy.answers proxy.device proxy.errors proxy.evidence proxy.inspection proxy.queries "
-        "proxy.tasks proxy.upstream numpy"
+        "proxy.answers proxy.device proxy.errors proxy.evidence proxy.inspection proxy.policy "
+        "proxy.queries proxy.tasks proxy.upstream numpy"
     ),
     "proxy.evidence": (
-        "proxy.answers proxy.case proxy.device proxy.flow proxy.inspection "
-        "proxy.queries proxy.tasks proxy.upstream"
+        "proxy.answers proxy.case proxy.device proxy.flow proxy.inspection proxy.queries "
+        "proxy.tasks proxy.upstream ~proxy.history.history"
     ),
     "proxy.device": (
         "proxy.batcher proxy.budget proxy.case proxy.errors proxy.flow proxy.inspection numpy"
@@ -200,6 +200,11 @@ TABLE = {
     "proxy.configfile": "proxy.config proxy.errors pydantic yaml",
     "proxy.fields": "proxy.errors",
     "proxy.headers": "proxy.upstream",
+    "proxy.history.history": (
+        "detectors.chains proxy.config proxy.history.fingerprints proxy.history.link "
+        "proxy.history.linking proxy.history.local proxy.history.quarantine proxy.history.salts "
+        "proxy.history.shared proxy.history.store proxy.metrics numpy"
+    ),
     "proxy.history.local": (
         "proxy.history.fair_slots proxy.history.key_index proxy.history.store numpy"
     ),
@@ -232,7 +237,8 @@ TABLE = {
     "proxy": "",
     "proxy.admin": "aiohttp",
     "proxy.allocator": "",
-    "proxy.case": "proxy.flow numpy ~torch",
+    "proxy.decoy": "proxy.answers proxy.evidence proxy.flow proxy.inspection proxy.policy proxy.upstream",
+    "proxy.case": "proxy.flow numpy ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
     "proxy.flow": "",
