@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 
@@ -17,6 +19,7 @@ from proxy.config import Config, Model
 from proxy.defence import Defence
 from proxy.defences import Defences
 from proxy.errors import ProxyError
+from proxy.history.history import History
 from proxy.metrics import Metrics
 from proxy.rpc import ALWAYS_ON
 from proxy.scoring import Scorer
@@ -25,6 +28,9 @@ from purifiers.base import Kind
 from purifiers.plugins import Plugin
 
 Part = detectors.Detector | purifiers.Purifier
+
+_REACH_S = 2.0
+"""What a shared store gets to answer."""
 
 
 def print_schema() -> int:
@@ -93,6 +99,8 @@ async def print_policy(config: Config) -> int:
     finally:
         await upstream.close()
     _print_front(console, config)
+    if any(model.remembers for model in config.models.values()):
+        await _print_history(console, config)
     for defence in defences.models():
         _print_model(console, defence)
     if not config.models:
@@ -124,6 +132,33 @@ def _print_front(console: Console, config: Config) -> None:
     console.print(table)
 
 
+async def _print_history(console: Console, config: Config) -> None:
+    """What remembers queries; raises ConfigError for a secret that cannot be used."""
+    cfg = config.history
+    table = Table(show_header=False, title="History of queries", title_justify="left")
+    table.add_row("remembers", f"{cfg.capacity} queries a worker, for {cfg.ttl_minutes:g} min")
+    secret = f"from {cfg.key_file}" if cfg.key_file else "random, of this process alone"
+    table.add_row("salt", f"{escape(secret)}, another every {cfg.rotate_hours:g} h")
+    history = History(cfg, Metrics())
+    await history.start()
+    try:
+        table.add_row("shared with", escape(await _reached(history)) if cfg.shared else "nobody")
+    finally:
+        await history.close()
+    if config.principal_header is None:
+        table.add_row("principals", "peer addresses: clients behind one gateway are one principal")
+    console.print(table)
+
+
+async def _reached(history: History) -> str:
+    """How the shared store is, once it has had a moment to answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_REACH_S):
+            while history.standings()["shared"]["state"] != "up":  # noqa: ASYNC110 (no event tells)
+                await asyncio.sleep(_REACH_S / 50)
+    return f"the replicas of one store, which is {history.standings()['shared']['state']}"
+
+
 def _print_model(console: Console, defence: Defence) -> None:
     model, spec = defence.model, defence.spec
     if model is None:
@@ -148,6 +183,14 @@ def _print_model(console: Console, defence: Defence) -> None:
 
 def _add_options(table: Table, model: Model) -> None:
     """What is off unless the configuration asks for it."""
+    if model.remembers:
+        policy = model.query_attacks
+        lasts = f"{policy.quarantine_minutes:g} min of quarantine after an alarm"
+        table.add_row(
+            "query attacks",
+            f"{policy.action}, {lasts if policy.quarantine_minutes else 'no quarantine'}; at most "
+            f"{policy.fpr:.2%} of benign near-duplicates",
+        )
     if model.cascade is not None:
         table.add_row(
             "cascade",

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from detectors import DETECTORS
+from loadtests.harness import free_port
 from proxy.artifacts import JSON_FILE
 from proxy.cli import main
 from purifiers import PURIFIERS
@@ -198,3 +199,42 @@ def test_what_cannot_be_used_at_all(
     assert "calibration.json is missing" in capsys.readouterr().err
     assert check({}, surprise=1) == 2
     assert "surprise" in capsys.readouterr().err
+
+
+def test_the_memory_of_queries_is_described(
+    check: Callable[..., int], calibrations: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = settings_of(calibrations, {"digits_like_again": {}})
+    model["digits_like_again"]["query_attacks"] = {"action": "block", "quarantine_minutes": 5}
+    assert check(model, history={"capacity": 1234}) == 0
+    printed = rows(capsys.readouterr().out)
+    assert "1234 queries" in printed["remembers"]
+    assert printed["shared with"] == "nobody"
+    assert "one principal" in printed["principals"]
+    assert printed["query attacks"].startswith("block, 5 min of quarantine")
+
+
+def test_a_shared_history_that_cannot_be_reached_is_told(
+    check: Callable[..., int],
+    calibrations: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef")
+    history = {"key_file": key, "shared": {"url": f"redis://127.0.0.1:{free_port()}"}}
+    assert check(settings_of(calibrations, {"digits_like_again": {}}), history=history) == 0
+    assert "down: unreachable" in rows(capsys.readouterr().out)["shared with"]
+
+
+def test_a_secret_that_is_none_is_an_error(
+    check: Callable[..., int],
+    calibrations: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("short")
+    models = settings_of(calibrations, {"digits_like_again": {}})
+    assert check(models, history={"key_file": key}) == 2
+    assert "openssl rand" in capsys.readouterr().err
