@@ -197,9 +197,13 @@ class Report:
         """Print, write, and return the exit status: 1 when a goal was missed."""
         self.print(Console(width=160) if not sys.stdout.isatty() else Console())
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({**about(), "rows": self.rows}, indent=1) + "\n")
+            self.write(path)
         return 1 if self.missed else 0
+
+    def write(self, path: Path) -> None:
+        """Write the rows there are, with what is needed to make them again."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**about(), "rows": self.rows}, indent=1) + "\n")
 
 
 def _cell(value: str | float | bool | None) -> str:
