@@ -68,7 +68,7 @@ class Sketcher:
                 self._signs.clear()
             generator = torch.Generator().manual_seed(self._seed)
             self._signs[place] = tuple(
-                (torch.randint(0, 2, band[0].shape, generator=generator) * 2.0 - 1)
+                (torch.randint(0, 2, band.shape[1:], generator=generator) * 2.0 - 1)
                 .flatten()
                 .to(band.device)
                 for band in bands

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from detectors import DETECTORS, Detector, DetectorError, Evidence, Need, build
 from detectors.base import peer_key
+from detectors.chains import FEATURES
 from purifiers.base import Kind
 from purifiers.learned import Learned
 from tests.untrained import equip
@@ -42,6 +43,7 @@ EACH: list[tuple[str, dict[str, object]]] = [
     ("vector_neighbours", {"k": 1}),
     ("vector_autoencoder", {}),
     ("band_residual", {}),
+    ("history", {}),
 ]
 CPU = torch.device("cpu")
 SHAPE = (3, 16, 12)
@@ -68,13 +70,16 @@ def evidence(detector: Detector, batch: int, channels: int = 3, seed: int = 0) -
         shape = next(SHAPES[kind] for kind in detector.kinds)
     x = torch.rand(batch, *shape, generator=generator)
     asked = [*(view.key for view in detector.views), *map(peer_key, detector.peers)]
-    return Evidence(x, answer(), {key: answer() for key in asked})
+    output, views = answer(), {key: answer() for key in asked}
+    chain = 10 * torch.rand(batch, len(FEATURES), generator=generator)
+    return Evidence(x, output, views, chain if detector.needs is Need.HISTORY else None)
 
 
 def part(whole: Evidence, i: int) -> Evidence:
     assert whole.output is not None
     views = {key: view[i : i + 1] for key, view in whole.views.items()}
-    return Evidence(whole.x[i : i + 1], whole.output[i : i + 1], views)
+    chain = None if whole.chain is None else whole.chain[i : i + 1]
+    return Evidence(whole.x[i : i + 1], whole.output[i : i + 1], views, chain)
 
 
 @pytest.fixture(params=EACH, ids=repr)
@@ -138,13 +143,14 @@ def test_foreign_state_is_refused(detector: Detector) -> None:
         detector.load_state({"something": torch.zeros(1)}, CPU)
 
 
-def test_missing_output_is_an_error(detector: Detector) -> None:
+def test_missing_evidence_is_an_error(detector: Detector) -> None:
     whole = evidence(detector, 2)
     bare = Evidence(whole.x)
     if detector.needs is Need.INPUT:
         assert detector.score(bare).shape == (2,)
         return
-    with pytest.raises(DetectorError, match="output"):
+    missing = "queries before this one" if detector.needs is Need.HISTORY else "output"
+    with pytest.raises(DetectorError, match=missing):
         detector.score(bare)
 
 
@@ -214,6 +220,8 @@ def test_build_says_what_is_valid(name: str, params: dict[str, object], words: s
 def test_gradients_after_a_call_without(detector: Detector) -> None:
     whole = evidence(detector, 3)
     assert whole.output is not None
+    if detector.needs is Need.HISTORY:
+        pytest.skip("judges an input by those before it, whatever its pixels")
     detector.score(whole)
     x, output = whole.x.clone().requires_grad_(), whole.output.clone().requires_grad_()
     views = {key: view.clone().requires_grad_() for key, view in whole.views.items()}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detectors import Detector, DetectorError, Evidence, Need
 from detectors.base import peer_key
+from detectors.chains import FEATURES
 from purifiers import Purifier
 
 SHAPE = (3, 16, 12)
@@ -132,14 +133,20 @@ def _evidence(detector: Detector, batch: int, shape: Sequence[int], seed: int) -
     """Random evidence of everything the detector needs."""
     keys = [*(view.key for view in detector.views), *map(peer_key, detector.peers)]
     answers = 4 * _random((1 + len(keys), batch, _CLASSES), 1000 + seed, torch.randn)
+    chain = None
+    if detector.needs is Need.HISTORY:
+        chain = 10 * _random((batch, len(FEATURES)), 2000 + seed)
     return Evidence(
-        _random((batch, *shape), seed), answers[0], dict(zip(keys, answers[1:], strict=True))
+        _random((batch, *shape), seed), answers[0], dict(zip(keys, answers[1:], strict=True)), chain
     )
 
 
 def _rows(whole: Evidence, rows: slice) -> Evidence:
     output = None if whole.output is None else whole.output[rows]
-    return Evidence(whole.x[rows], output, {key: v[rows] for key, v in whole.views.items()})
+    views = {key: view[rows] for key, view in whole.views.items()}
+    return Evidence(
+        whole.x[rows], output, views, None if whole.chain is None else whole.chain[rows]
+    )
 
 
 def _random(shape: Sequence[int], seed: int, draw: Callable[..., Tensor] = torch.rand) -> Tensor:
