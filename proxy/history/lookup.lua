@@ -3,11 +3,12 @@
 -- An epoch's names carry its incarnation, so that an epoch that was cleared and began anew cannot
 -- be mistaken for what it was:
 --   <epoch>              a hash: i incarnation, n queries so far, f first row of records that is
---                        still there, c entries in the index, b buckets of the index
+--                        still there, c bytes of the index, b buckets of the index
 --   <epoch>:<i>:<shard>  hashes with the index: a field of 3 bytes for each bucket, in it entries
---                        of a 5-byte tag and a 4-byte query number, the newest first. Linear hashing
---                        says in which bucket a tag is; a bucket's lowest bits say in which shard.
---                        Fields cost less memory and time than as many keys that expire.
+--                        of a 5-byte tag, how many queries have it (1 byte) and their numbers (4
+--                        bytes each), the newest first. Linear hashing says in which bucket a tag
+--                        is; a bucket's lowest bits say in which shard. Fields cost less memory
+--                        and time than as many keys that expire.
 --   <epoch>:<i>:row<row> hashes with 256 records each, in the order of the queries' numbers: a row
 --                        is 3 bytes of a number and a field the lowest. Before a record there are
 --                        4 bytes time and 4 bytes nonce.
@@ -20,7 +21,7 @@
 -- for each query.
 local tags, sizes, order, width = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local owners, marked, slot, oldest = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
-local TAG, ENTRY, MOST = 5, 9, 8
+local TAG, MOST = 5, 8
 local EPOCH = 2 ^ 32 -- query numbers are below it
 local RANK = 16 * EPOCH -- and epochs below 16
 local NONE, UNMARKED = string.rep('\0', TAG), string.rep('\0', 8)
@@ -28,10 +29,12 @@ local byte, char, find, sub = string.byte, string.char, string.find, string.sub
 local floor = math.floor
 local shards = #sizes / 2
 
-local hits = {} -- per query: what each earlier one shares, as SHARE and a bit for each key
+-- Per query: what is shared, as SHARE and a bit for each key, with the queries of an entry; those
+-- of different keys are often the same.
+local hits = {}
 local SHARE = 2 ^ 40
 
-local function note(bucket, tag, at, e, i)
+local function note(bucket, at, e, i)
   local low, high = byte(order, 2 * i + 1, 2 * i + 2)
   local key = low + 256 * high
   local query, k = floor(key / width), key % width
@@ -43,13 +46,8 @@ local function note(bucket, tag, at, e, i)
   end
   local shares, more = hit[2 * e - 1], SHARE + 2 ^ k
   if k >= 32 then shares, more = hit[2 * e], SHARE + 2 ^ (k - 32) end
-  while at do
-    if at % ENTRY == 1 then
-      local number = sub(bucket, at + TAG, at + ENTRY - 1)
-      shares[number] = (shares[number] or 0) + more
-    end
-    at = find(bucket, tag, at + 1, true)
-  end
+  local numbers = sub(bucket, at + TAG + 1, at + TAG + 4 * (byte(bucket, at + TAG) or 0))
+  shares[numbers] = (shares[numbers] or 0) + more
 end
 
 local bases = {}
@@ -77,8 +75,9 @@ local function search(e, incarnation, buckets)
       if bucket then
         local at = (first + i - 1) * TAG
         local tag = sub(tags, at + 1, at + TAG)
+        -- That it is found where no entry begins is as unlikely as that two keys have one tag.
         local here = find(bucket, tag, 1, true)
-        if here and tag ~= NONE then note(bucket, tag, here, e, first + i - 1) end
+        if here and tag ~= NONE then note(bucket, here, e, first + i - 1) end
       end
     end
     first = first + count
@@ -90,12 +89,23 @@ for e = 1, #KEYS do
   if meta[1] then search(e, meta[1], tonumber(meta[2])) end
 end
 
+local function each(entries)
+  local shares = {}
+  for numbers, share in pairs(entries) do
+    for at = 1, #numbers - 3, 4 do
+      local number = sub(numbers, at, at + 3)
+      shares[number] = (shares[number] or 0) + share
+    end
+  end
+  return shares
+end
+
 -- What a query shares with earlier ones: ranks, the more shared and then the newer the higher, and
 -- for each rank the low and high 32 keys shared and the number.
 local function ranked(hit)
   local ranks, low, high, numbers = {}, {}, {}, {}
   for e = 1, #KEYS do
-    local shares, others = hit[2 * e - 1], hit[2 * e]
+    local shares, others = each(hit[2 * e - 1]), each(hit[2 * e])
     for number in pairs(others) do shares[number] = shares[number] or 0 end
     for number, share in pairs(shares) do
       local other = others[number] or 0
@@ -111,25 +121,62 @@ local function ranked(hit)
   return ranks, low, high, numbers
 end
 
--- The record of a number in an epoch; false where there is none any more.
-local function record(e, number)
-  local held = redis.call('HGET', bases[e] .. 'row' .. sub(number, 2, 4), sub(number, 1, 1))
-  return held and #held == slot and struct.unpack('<I4', held) >= oldest and sub(held, 9)
+local function epoch_of(rank)
+  local rest = rank % RANK
+  return (rest - rest % EPOCH) / EPOCH
 end
 
-local matches, queries = {}, #owners / 8
-for query = 0, queries - 1 do
-  if hits[query] then
-    local ranks, low, high, numbers = ranked(hits[query])
-    local left = MOST
-    for j = #ranks, 1, -1 do
-      local rank = ranks[j]
-      local held = left > 0 and record(floor(rank % RANK / EPOCH), numbers[rank])
-      if held then
-        matches[#matches + 1] = struct.pack('<I2I4I4', query, low[rank], high[rank])
-        matches[#matches + 1] = held
-        left = left - 1
+local records, wanted = {}, {} -- for each epoch: records by number, fields by row
+for e = 1, #KEYS do records[e], wanted[e] = {}, {} end
+
+local function want(e, number)
+  if records[e][number] == nil then
+    local row = sub(number, 2, 4)
+    local fields = wanted[e][row] or {}
+    fields[#fields + 1] = sub(number, 1, 1)
+    wanted[e][row], records[e][number] = fields, false
+  end
+end
+
+-- Fetch what is wanted; false stays where there is no record any more, or one too old.
+local function fetch()
+  for e = 1, #KEYS do
+    for row, fields in pairs(wanted[e]) do
+      local held = redis.call('HMGET', bases[e] .. 'row' .. row, unpack(fields))
+      for i, field in ipairs(fields) do
+        local one = held[i]
+        if one and #one == slot and struct.unpack('<I4', one) >= oldest then
+          records[e][field .. row] = sub(one, 9)
+        end
       end
+    end
+    wanted[e] = {}
+  end
+end
+
+local queries, found, matches = #owners / 8, {}, {}
+for query, hit in pairs(hits) do
+  local ranks, low, high, numbers = ranked(hit)
+  found[query] = {ranks, low, high, numbers}
+  for j = #ranks, math.max(1, #ranks - MOST + 1), -1 do
+    want(epoch_of(ranks[j]), numbers[ranks[j]])
+  end
+end
+fetch()
+for query = 0, queries - 1 do
+  local ranks, low, high, numbers = unpack(found[query] or {{}})
+  local left = MOST
+  for j = #ranks, 1, -1 do
+    local rank = ranks[j]
+    local e, number = epoch_of(rank), numbers[rank]
+    if left > 0 and records[e][number] == nil then -- in the place of one that is gone
+      want(e, number)
+      fetch()
+    end
+    if left > 0 and records[e][number] then
+      matches[#matches + 1] = struct.pack('<I2I4I4', query, low[rank], high[rank])
+      matches[#matches + 1] = records[e][number]
+      left = left - 1
     end
   end
 end

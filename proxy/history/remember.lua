@@ -10,18 +10,20 @@ local epoch, counts, over = KEYS[1], KEYS[2], KEYS[3]
 local queries, width, slot = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local shards, record_s, epoch_s = tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local most, rows = tonumber(ARGV[7]), tonumber(ARGV[8])
-local TAG, ENTRY, IN_ROW = 5, 9, 256
-local FILL = 16 -- entries in a bucket on average: fewer cost memory for names, more cost time
-local NEWEST = 8 -- entries of one tag: a lookup returns no more queries than this
-local LONGEST = 128 * ENTRY -- eight times the average: chance alone does not get there
+local TAG, IN_ROW = 5, 256
+local FILL = 160 -- bytes in a bucket on average: fewer cost memory for names, more cost time
+local NEWEST = 8 -- queries in an entry: a lookup returns no more than this
+local LONGEST = 8 * FILL -- chance alone does not get a bucket there
+local PRUNED = 8 -- one in so many writes to a bucket drops what points to expired records
 local FIRST_BUCKETS, LAST_BUCKET = 64, 8388608 -- shards and 3 bytes of a tag say where it is
 local ONE_IN = 16 -- what is kept of an owner who has had enough
 local NONE, REFUSED = string.rep('\0', TAG), string.rep('\255', 4)
-local byte, find, sub, floor = string.byte, string.find, string.sub, math.floor
+local byte, char, find, sub = string.byte, string.char, string.find, string.sub
+local floor = math.floor
 
 local meta = redis.call('HMGET', epoch, 'i', 'n', 'f', 'c', 'b')
 local incarnation, n, first = meta[1] or ARGV[9], tonumber(meta[2] or 0), tonumber(meta[3] or 0)
-local entries, buckets = tonumber(meta[4] or 0), tonumber(meta[5] or FIRST_BUCKETS)
+local bytes, buckets = tonumber(meta[4] or 0), tonumber(meta[5] or FIRST_BUCKETS)
 local base = epoch .. ':' .. incarnation .. ':'
 local _, exponent = math.frexp(buckets)
 local half = 2 ^ (exponent - 1)
@@ -58,30 +60,32 @@ local function keep(number, data)
   redis.call('EXPIRE', row_of(number), record_s)
 end
 
-local function number_at(bucket, at)
-  local a, b, c, d = byte(bucket, at, at + 3)
-  return a + b * 256 + c * 65536 + d * 16777216
+-- The bucket with a number put first: the tag's entry goes to the front, with its newest numbers.
+local function insert(bucket, tag, number)
+  local at, numbers = find(bucket, tag, 1, true), ''
+  if at then
+    local past = at + TAG + 4 * (byte(bucket, at + TAG) or 0)
+    numbers = sub(bucket, at + TAG + 1, past)
+    if sub(numbers, 1, 4) == number then return bucket end -- a key twice in a row
+    bucket = sub(bucket, 1, at - 1) .. sub(bucket, past + 1)
+    numbers = sub(numbers, 1, 4 * (NEWEST - 1))
+  end
+  return tag .. char(#numbers / 4 + 1) .. number .. numbers .. bucket
 end
 
--- The bucket with an entry put first, without those that no lookup would return: all but a tag's
--- newest, and at the end those whose records have expired.
-local function insert(bucket, tag, number)
-  local entry = tag .. packed(number)
-  if sub(bucket, 1, ENTRY) == entry then return bucket end -- a key twice in a row
-  local seen, at = 0, find(bucket, tag, 1, true)
-  while at do
-    if at % ENTRY == 1 then
-      seen = seen + 1
-      if seen == NEWEST then
-        bucket = sub(bucket, 1, at - 1) .. sub(bucket, at + ENTRY)
-        break
-      end
+-- The entries of a bucket, without those of whose queries no record is left.
+local function living(bucket)
+  local entries, at = {}, 1
+  while at + TAG < #bucket do
+    local past = at + TAG + 4 * byte(bucket, at + TAG)
+    local a, b, c, d = byte(bucket, at + TAG + 1, at + TAG + 4)
+    if past > #bucket or not d then break end
+    if a + b * 256 + c * 65536 + d * 16777216 >= first * IN_ROW then
+      entries[#entries + 1] = sub(bucket, at, past)
     end
-    at = find(bucket, tag, at + 1, true)
+    at = past + 1
   end
-  local kept = math.min(#bucket, LONGEST - ENTRY)
-  while kept > 0 and number_at(bucket, kept - 3) < first * IN_ROW do kept = kept - ENTRY end
-  return entry .. sub(bucket, 1, kept)
+  return entries
 end
 
 local numbers, held, before = {}, {}, {}
@@ -100,7 +104,10 @@ for i = 1, #queries, length do
           held[to] = read(to)
           before[to] = #held[to]
         end
-        held[to] = insert(held[to], tag, n)
+        held[to] = insert(held[to], tag, packed(n))
+        if n % PRUNED == 0 and first > 0 or #held[to] > LONGEST then
+          held[to] = sub(table.concat(living(held[to])), 1, LONGEST)
+        end
       end
     end
     numbers[#numbers + 1] = packed(n)
@@ -110,16 +117,15 @@ end
 redis.call('EXPIRE', counts, 120)
 for to, bucket in pairs(held) do
   write(to, bucket)
-  entries = entries + (#bucket - before[to]) / ENTRY
+  bytes = bytes + #bucket - before[to]
 end
 
 -- Linear hashing: one bucket after the other is split in two as the index grows.
-while entries > buckets * FILL and buckets < LAST_BUCKET do
+while bytes > buckets * FILL and buckets < LAST_BUCKET do
   local from, to = buckets - half, buckets
   local bucket, stay, go = read(from), {}, {}
   buckets = buckets + 1
-  for at = 1, #bucket, ENTRY do
-    local entry = sub(bucket, at, at + ENTRY - 1)
+  for _, entry in ipairs(living(bucket)) do
     local side = place(entry) == from and stay or go
     side[#side + 1] = entry
   end
@@ -130,14 +136,14 @@ while entries > buckets * FILL and buckets < LAST_BUCKET do
   if buckets == 2 * half then half = buckets end
 end
 
--- Rows expire from the first on; entries that point to them are dropped as buckets are written.
+-- Rows expire from the first on.
 local last = floor(math.max(n - 1, 0) / IN_ROW)
 while first < last and last - first >= rows do
   redis.call('UNLINK', row_of(first * IN_ROW))
   first = first + 1
 end
 while first < last and redis.call('EXISTS', row_of(first * IN_ROW)) == 0 do first = first + 1 end
-redis.call('HSET', epoch, 'i', incarnation, 'n', n, 'f', first, 'c', entries, 'b', buckets)
+redis.call('HSET', epoch, 'i', incarnation, 'n', n, 'f', first, 'c', bytes, 'b', buckets)
 redis.call('EXPIRE', epoch, epoch_s)
 
 -- Large hashes are better unlinked, in a thread of the server's, than left to expire.

@@ -37,8 +37,8 @@ class SharedStore:
     they are; instead an owner's queries are thinned out past `per_owner_minute`.
 
     All keys begin with `bw:{NAMESPACE}:`, the namespace URL-quoted. An ACL needs `~bw:*` and
-    `+evalsha +eval +hget +hmget +mget` to look up, and to remember and forget
-    `+hset +hincrby +hdel +set +expire +exists +unlink +scan`.
+    `+evalsha +eval +hmget +mget` to look up, and to remember and forget
+    `+hget +hset +hincrby +hdel +set +expire +exists +unlink +scan`.
 
     Args:
         access: where the server is and what opens it.
