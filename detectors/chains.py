@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +90,12 @@ _TRIPLES = np.array(
 )  # the fourth corner is a + b - c
 
 
+Recent = npt.NDArray[np.void]
+Sketches = npt.NDArray[np.int16]
+Shared = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """One query, as the history sees it."""
@@ -111,13 +118,13 @@ def linked(sketch: npt.NDArray[np.int16], earlier: npt.NDArray[np.void], shared:
         earlier: (M,) `RECORD`.
         shared: (M, 2) how many keys it shares with each, of content and of perception.
     """
-    near = _distances(sketch, earlier["sketch"]) < _NEAR
     alike = (shared[:, 0] >= _CONTENT) | (shared[:, 1] >= _PERCEPTUAL)
-    return near | alike
+    return near(sketch, earlier["sketch"]) | alike
 
 
-Shared = npt.NDArray[np.intp]
-Mask = npt.NDArray[np.bool_]
+def near(sketch: Sketches, others: Sketches) -> Mask:
+    """Which sketches are near to one, or to one each, (M,) bool."""
+    return _norm(_levels(others) - _levels(sketch)) < _NEAR
 
 
 def halfway(query: Query, others: npt.NDArray[np.void]) -> Mask:
@@ -134,13 +141,33 @@ def halfway(query: Query, others: npt.NDArray[np.void]) -> Mask:
 
 def begin(query: Query) -> npt.NDArray[np.void]:
     """The record of a query that follows on none, ()."""
-    record = np.zeros((), RECORD)
-    record["sketch"], record["digest"], record["owner"] = query.sketch, query.digest, query.owner
-    record["time"] = record["since"] = query.time
-    record["length"] = record["owners"] = 1
-    record["label"] = record["origin"] = NO_LABEL
-    record["strangest"] = record["anomaly"] = _bounded(query.anomaly)
+    record: npt.NDArray[np.void] = begun(
+        query.sketch[None],
+        np.array([query.digest], np.uint64),
+        np.array([query.anomaly]),
+        owner=query.owner,
+        time=query.time,
+    )[0]
     return record
+
+
+def begun(
+    sketches: Sketches,
+    digests: npt.NDArray[np.uint64],
+    anomalies: npt.NDArray[np.floating[Any]],
+    *,
+    owner: int,
+    time: float,
+) -> npt.NDArray[np.void]:
+    """The records of the queries of one request that follow on none, (B,) of (B, SIZE), (B,)."""
+    records = np.zeros(len(digests), RECORD)
+    records["sketch"], records["digest"], records["owner"] = sketches, digests, owner
+    records["time"] = records["since"] = time
+    records["length"] = records["owners"] = 1
+    records["label"] = records["origin"] = NO_LABEL
+    bounded = np.nan_to_num(np.clip(anomalies, 0.0, _BOUND), nan=0.0)
+    records["strangest"] = records["anomaly"] = bounded
+    return records
 
 
 def follow(
@@ -199,10 +226,6 @@ def _weight(length: int) -> float:
     return (1 - _KEEP**length) / (1 - _KEEP)
 
 
-def _bounded(anomaly: float) -> float:
-    return min(max(anomaly, 0.0), _BOUND) if anomaly == anomaly else 0.0
-
-
 def _halve(record: npt.NDArray[np.void], last: npt.NDArray[np.void], recent: Recent) -> None:
     """Go on counting how often in a row the gap was halved."""
     ends = _midpoint(record["sketch"], recent["sketch"])
@@ -214,10 +237,6 @@ def _halve(record: npt.NDArray[np.void], last: npt.NDArray[np.void], recent: Rec
     halved = _HALF[0] < ends.gap / last["gap"] < _HALF[1] if last["gap"] else False
     record["gap"] = ends.gap
     record["halving"] = last["halving"] + 1 if halved else 0
-
-
-Recent = npt.NDArray[np.void]
-Sketches = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +285,6 @@ def _is_corner(sketch: Sketches, earlier: Sketches) -> bool:
 def _high_share(step: npt.NDArray[np.float32]) -> float:
     energy = (step**2).reshape(len(BANDS), WIDTH).sum(1)
     return float(energy[-1] / max(energy.sum(), 1e-9))
-
-
-def _distances(sketch: Sketches, others: Sketches) -> npt.NDArray[np.float32]:
-    return _norm(_levels(others) - _levels(sketch))
 
 
 def _levels(sketch: Sketches) -> npt.NDArray[np.float32]:

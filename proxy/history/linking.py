@@ -37,28 +37,24 @@ def link(prints: Prints, *, owner: int, now: float, found: Sequence[Found]) -> L
         now: seconds, equal on all replicas.
         found: what stores and epochs know; the same earlier query may be in several.
     """
-    count = len(prints.digest)
-    records = np.zeros(count, chains.RECORD)
-    repeats = np.zeros(count, np.bool_)
-    keys = prints.keys[0, :, :-1]  # all samples have the owner in common
-    twins = _sharing_a_key(keys)
-    for row in range(count):
+    records = chains.begun(prints.sketch, prints.digest, prints.anomaly, owner=owner, time=now)
+    repeats = np.zeros(len(records), np.bool_)
+    before = _before(prints)
+    met = np.unique(np.concatenate([np.array(list(before), np.intp), *(f.rows for f in found)]))
+    for row in met.tolist():
         query = chains.Query(
             prints.sketch[row], int(prints.digest[row]), owner, float(prints.anomaly[row]), now
         )
         earlier, others = _earlier(query, row, found)
-        if twins[row] and row:  # samples of one request may be one attack's
-            first = max(0, row - _REACH)
-            before = first + np.flatnonzero(_shares(keys[first:row], keys[row]))
-            earlier = np.concatenate((earlier, records[before][~repeats[before]]))
+        if row in before:  # samples of one request may be one attack's
+            own = before[row]
+            earlier = np.concatenate((earlier, records[own][~repeats[own]]))
         if not len(earlier) and len(others) > 1:
             between = chains.halfway(query, others)
             earlier, others = others[between], others[~between]
         if len(earlier):
             records[row] = chains.follow(query, earlier, others)
             repeats[row] = bool((earlier["digest"] == query.digest).any())
-        else:
-            records[row] = chains.begin(query)
     return Linked(records, repeats)
 
 
@@ -88,6 +84,21 @@ def _earlier(
 
 def _ones(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.intp]:
     return np.array([int(each).bit_count() for each in bits.tolist()], np.intp)
+
+
+def _before(prints: Prints) -> dict[int, npt.NDArray[np.intp]]:
+    """The samples of the same request that each follows on, for those that do."""
+    count = len(prints.sketch)
+    alike = np.zeros((count, min(_REACH, count)), np.bool_)  # column d: the one d + 1 before
+    for lag in range(1, min(_REACH, count - 1) + 1):
+        alike[lag:, lag - 1] = chains.near(prints.sketch[lag:], prints.sketch[:-lag])
+    keys = prints.keys[0, :, :-1]  # they may have the owner in common
+    for row in np.flatnonzero(_sharing_a_key(keys)).tolist():
+        first = max(0, row - _REACH)
+        for other in first + np.flatnonzero(_shares(keys[first:row], keys[row])):
+            alike[row, row - other - 1] = True
+    rows = np.flatnonzero(alike.any(axis=1))
+    return {row: row - 1 - np.flatnonzero(alike[row])[::-1] for row in rows.tolist()}
 
 
 def _sharing_a_key(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
