@@ -14,7 +14,7 @@ local TAG, IN_ROW = 5, 256
 local FILL = 160 -- bytes in a bucket on average: fewer cost memory for names, more cost time
 local NEWEST = 8 -- queries in an entry: a lookup returns no more than this
 local LONGEST = 8 * FILL -- chance alone does not get a bucket there
-local PRUNED = 8 -- one in so many writes to a bucket drops what points to expired records
+local PRUNED = 64 -- once in so many queries, what points to expired records is dropped on the way
 local FIRST_BUCKETS, LAST_BUCKET = 64, 8388608 -- shards and 3 bytes of a tag say where it is
 local ONE_IN = 16 -- what is kept of an owner who has had enough
 local NONE, REFUSED = string.rep('\0', TAG), string.rep('\255', 4)
@@ -38,26 +38,21 @@ local function packed(number)
   return struct.pack('<I4', number)
 end
 
-local function read(at)
-  return redis.call('HGET', base .. at % shards, sub(packed(at), 1, 3)) or ''
+local function field_of(at)
+  return sub(packed(at), 1, 3)
 end
 
 local function write(at, bucket)
-  local shard, field = base .. at % shards, sub(packed(at), 1, 3)
   if bucket == '' then
-    redis.call('HDEL', shard, field)
-  elseif redis.call('HSET', shard, field, bucket) == 1 then -- it may be the first of its shard
-    redis.call('EXPIRE', shard, epoch_s)
+    redis.call('HDEL', base .. at % shards, field_of(at))
+  else
+    redis.call('HSET', base .. at % shards, field_of(at), bucket)
+    redis.call('EXPIRE', base .. at % shards, epoch_s)
   end
 end
 
 local function row_of(number)
   return base .. 'row' .. sub(packed(number), 2, 4)
-end
-
-local function keep(number, data)
-  redis.call('HSET', row_of(number), sub(packed(number), 1, 1), data)
-  redis.call('EXPIRE', row_of(number), record_s)
 end
 
 -- The bucket with a number put first: the tag's entry goes to the front, with its newest numbers.
@@ -88,44 +83,73 @@ local function living(bucket)
   return entries
 end
 
-local numbers, held, before = {}, {}, {}
+local numbers, records, entries, known = {}, {}, {}, n
 local length = 8 + width * TAG + slot
 for i = 1, #queries, length do
   local asked = redis.call('HINCRBY', counts, sub(queries, i, i + 7), 1)
   if asked > most and asked % ONE_IN ~= 0 then
     numbers[#numbers + 1] = REFUSED
   else
-    keep(n, sub(queries, i + length - slot, i + length - 1))
+    local number, row = packed(n), row_of(n)
+    records[row] = records[row] or {}
+    table.insert(records[row], sub(number, 1, 1))
+    table.insert(records[row], sub(queries, i + length - slot, i + length - 1))
     for at = i + 8, i + length - slot - 1, TAG do
       local tag = sub(queries, at, at + TAG - 1)
-      if tag ~= NONE then
-        local to = place(tag)
-        if not held[to] then
-          held[to] = read(to)
-          before[to] = #held[to]
-        end
-        held[to] = insert(held[to], tag, packed(n))
-        if n % PRUNED == 0 and first > 0 or #held[to] > LONGEST then
-          held[to] = sub(table.concat(living(held[to])), 1, LONGEST)
-        end
-      end
+      if tag ~= NONE then entries[#entries + 1] = {tag, number, place(tag)} end
     end
-    numbers[#numbers + 1] = packed(n)
+    numbers[#numbers + 1] = number
     n = n + 1
   end
 end
 redis.call('EXPIRE', counts, 120)
-for to, bucket in pairs(held) do
-  write(to, bucket)
-  bytes = bytes + #bucket - before[to]
+for row, data in pairs(records) do
+  redis.call('HSET', row, unpack(data))
+  redis.call('EXPIRE', row, record_s)
+end
+
+-- What is in the same shard is read and written together.
+local held, written = {}, {}
+for _, entry in ipairs(entries) do
+  local to = entry[3]
+  if not held[to] then
+    held[to] = ''
+    local group = written[to % shards] or {places = {}, fields = {}}
+    group.places[#group.places + 1], group.fields[#group.fields + 1] = to, field_of(to)
+    written[to % shards] = group
+  end
+end
+for shard, group in pairs(written) do
+  for i, bucket in ipairs(redis.call('HMGET', base .. shard, unpack(group.fields))) do
+    held[group.places[i]] = bucket or ''
+    bytes = bytes - #(bucket or '')
+  end
+end
+for _, entry in ipairs(entries) do
+  held[entry[3]] = insert(held[entry[3]], entry[1], entry[2])
+end
+local prune = first > 0 and floor(known / PRUNED) < floor(n / PRUNED)
+for shard, group in pairs(written) do
+  local data = {}
+  for i, to in ipairs(group.places) do
+    local bucket = held[to]
+    if prune or #bucket > LONGEST then
+      bucket = sub(table.concat(living(bucket)), 1, LONGEST)
+    end
+    bytes = bytes + #bucket
+    data[2 * i - 1], data[2 * i] = group.fields[i], bucket
+  end
+  if redis.call('HSET', base .. shard, unpack(data)) > 0 then -- it may be a new shard
+    redis.call('EXPIRE', base .. shard, epoch_s)
+  end
 end
 
 -- Linear hashing: one bucket after the other is split in two as the index grows.
 while bytes > buckets * FILL and buckets < LAST_BUCKET do
   local from, to = buckets - half, buckets
-  local bucket, stay, go = read(from), {}, {}
+  local bucket, stay, go = redis.call('HGET', base .. from % shards, field_of(from)), {}, {}
   buckets = buckets + 1
-  for _, entry in ipairs(living(bucket)) do
+  for _, entry in ipairs(living(bucket or '')) do
     local side = place(entry) == from and stay or go
     side[#side + 1] = entry
   end
