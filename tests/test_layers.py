@@ -58,8 +58,16 @@ TABLE = {
     "tuning.fit": (
         "detectors.base detectors.benign detectors.calibration detectors.rule proxy.adapt "
         "proxy.config proxy.errors proxy.parts proxy.rules proxy.scoring proxy.upstream "
-        "proxy.weights tuning.attacks tuning.batches tuning.local_model tuning.supervise "
-        "tuning.witness rich torch"
+        "proxy.weights tuning.attacks tuning.batches tuning.local_model tuning.past "
+        "tuning.supervise tuning.witness rich torch"
+    ),
+    "tuning.past": (
+        "detectors.base detectors.chains proxy.adapt proxy.errors tuning.model_client "
+        "tuning.sequences rich torch"
+    ),
+    "tuning.sequences": (
+        "detectors.benign_sequences detectors.chains proxy.history.fingerprints "
+        "proxy.history.linking proxy.history.local tuning.batches numpy rich torch"
     ),
     "tuning.witness": "detectors.base proxy.adapt proxy.upstream tuning.model_client rich torch",
     "tuning.supervise": (
@@ -70,7 +78,7 @@ TABLE = {
         "proxy.errors proxy.metrics proxy.rpc proxy.scoring proxy.upstream purifiers "
         "purifiers.base purifiers.plugins rich"
     ),
-    "tuning.contract": "detectors detectors.base purifiers torch",
+    "tuning.contract": "detectors detectors.base detectors.chains purifiers torch",
     "tuning.model_client": (
         "proxy.adapt proxy.answers proxy.errors proxy.kinds proxy.rpc proxy.upstream proxy.wire "
         "torch"
@@ -200,11 +208,20 @@ TABLE = {
     "proxy.configfile": "proxy.config proxy.errors pydantic yaml",
     "proxy.fields": "proxy.errors",
     "proxy.headers": "proxy.upstream",
+    "proxy.keyfile": "proxy.errors",
     "proxy.history.history": (
         "detectors.chains proxy.config proxy.history.fingerprints proxy.history.link "
         "proxy.history.linking proxy.history.local proxy.history.quarantine proxy.history.salts "
         "proxy.history.shared proxy.history.store proxy.metrics numpy"
     ),
+    "proxy.history.linking": (
+        "detectors.chains proxy.history.fingerprints proxy.history.store numpy"
+    ),
+    "proxy.history.fingerprints": (
+        "detectors.content_fingerprint detectors.digest detectors.perceptual_fingerprint "
+        "detectors.sketch numpy torch"
+    ),
+    "proxy.history.salts": "proxy.config proxy.keyfile",
     "proxy.history.local": (
         "proxy.history.fair_slots proxy.history.key_index proxy.history.store numpy"
     ),
@@ -252,7 +269,8 @@ TABLE = {
         "detectors.feature_squeezing detectors.flat_noise detectors.high_frequency "
         "detectors.jpeg_view detectors.lid detectors.mahalanobis "
         "detectors.margin detectors.mirror_view detectors.nearest_neighbours "
-        "detectors.noise_stability detectors.patch detectors.purified_view detectors.residual "
+        "detectors.noise_stability detectors.patch detectors.purified_view "
+        "detectors.query_history detectors.residual "
         "detectors.residual_cnn detectors.srm detectors.strip detectors.surrogate "
         "detectors.vector_autoencoder detectors.vector_mahalanobis "
         "detectors.vector_neighbours purifiers.plugins purifiers.registry"
@@ -331,6 +349,10 @@ TABLE = {
     "detectors.fusion": "detectors.tails torch",
     "detectors.margin": "detectors.answers detectors.base purifiers.base torch",
     "detectors.residual_cnn": "detectors.base purifiers.learned torch",
+    "detectors.query_history": "detectors.base detectors.chains torch",
+    "detectors.chains": "detectors.sketch numpy",
+    "detectors.digest": "detectors.salted torch",
+    "detectors.sketch": "torch",
     "detectors.content_fingerprint": "detectors.base detectors.salted torch",
     "detectors.perceptual_fingerprint": "detectors.base detectors.salted torch",
     "detectors.salted": "numpy torch",
@@ -395,6 +417,7 @@ ONLY = {
         *(
             "proxy.artifacts",
             "proxy.codec",
+            "proxy.history.fingerprints",
             "proxy.purification",
             "proxy.rules",
             "proxy.scoring",

@@ -39,27 +39,31 @@ def test_a_query_that_follows_on_none_scores_nothing() -> None:
     assert scores(fitted(quiet=QUIET), chains(2)) == [0, 0]
 
 
+def test_what_is_ordinary_is_all_alike() -> None:
+    assert scores(fitted(quiet=QUIET), QUIET[:3] * torch.tensor([[0.0], [1.0], [2.0]])) == [0, 0, 0]
+
+
 def test_where_benign_sequences_are_quiet_the_floors_are_the_units() -> None:
     detector = fitted(quiet=QUIET)
     units = detector.state()["units"].tolist()
     for name, unit in zip(COLUMNS, units, strict=True):
         assert unit > 1
         found = scores(detector, chains(3, **{name: unit * torch.tensor([0.5, 1.0, 3.0])}))
-        assert found == pytest.approx([0.5, 1.0, 3.0])
+        assert found == pytest.approx([0.0, 0.0, 2.0])
 
 
 def test_the_largest_statistic_counts_and_the_length_does_not() -> None:
     detector = fitted(quiet=QUIET)
     unit = dict(zip(COLUMNS, detector.state()["units"].tolist(), strict=True))
     chain = chains(1, strangest=unit["strangest"], halving=2 * unit["halving"], length=1e6)
-    assert scores(detector, chain) == pytest.approx([2.0])
+    assert scores(detector, chain) == pytest.approx([1.0])
 
 
 def test_what_is_ordinary_in_the_worst_kind_is_the_unit() -> None:
     loud = chains(1000, flips=torch.linspace(0, 50, 500).repeat(2))
     detector = fitted(quiet=QUIET, loud=loud)
-    assert scores(detector, chains(1, flips=50 * 0.995)) == pytest.approx([1.0], rel=1e-3)
-    assert detector.alarm_level(0.1) == 1.0  # the second half is exceeded as seldom
+    assert scores(detector, chains(1, flips=2 * 50 * 0.995)) == pytest.approx([1.0], rel=1e-3)
+    assert detector.alarm_level(0.1) == 0.0  # the second half is exceeded as seldom
 
 
 def test_the_alarm_level_is_a_quantile_of_benign_frames_or_their_largest() -> None:
@@ -67,10 +71,10 @@ def test_the_alarm_level_is_a_quantile_of_benign_frames_or_their_largest() -> No
     unit = detector.state()["units"][2]
     rest = 1 + torch.arange(99) / 98
     detector = fitted(kind=torch.cat((chains(99), chains(99, halving=unit * rest))))
-    assert detector.alarm_level(0.05) == pytest.approx(float(rest[94]))
-    assert detector.alarm_level(0.01) == pytest.approx(2.0)
-    assert detector.alarm_level(1e-6) == pytest.approx(2.0)
-    assert detector.alarm_level(0.999) == 1.0
+    assert detector.alarm_level(0.05) == pytest.approx(float(rest[94]) - 1)
+    assert detector.alarm_level(0.01) == pytest.approx(1.0)
+    assert detector.alarm_level(1e-6) == pytest.approx(1.0)
+    assert detector.alarm_level(0.999) == 0.0
 
 
 def test_chains_are_needed() -> None:
