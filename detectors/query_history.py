@@ -22,7 +22,7 @@ _COLUMNS = tuple(FEATURES.index(name) for name in _LEAST)
 
 
 class QueryHistory(Detector):
-    """How far the largest of a chain's statistics is past what benign sequences reach, in its units.
+    """How far the largest statistic of a chain is past what benign sequences reach, in its units.
 
     0 for what is ordinary, and for a query that follows on none; an alarm needs more than 0, and
     more than the wanted share of benign queries has. What is ordinary must all be alike: fused with
