@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import random
 import warnings
@@ -40,12 +41,22 @@ def _seed_libraries(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+class Astray(Exception):
+    """The attack asks about what is no image: it will not find back, but may start again.
+
+    HopSkipJump divides by its distance from the attacked image, which is 0 where a decoy gives that
+    very image another class.
+    """
+
+
 def _estimator(
     attempt: Attempt, heard: Callable[[NDArray[np.float32]], NDArray[np.float32]]
 ) -> Any:
     from art.estimators.classification.blackbox import BlackBoxClassifierNeuralNetwork
 
     def predict(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not np.isfinite(images).all():
+            raise Astray
         return heard(np.stack([attempt.look(image) for image in images]))
 
     shape = attempt.target.clean.shape
@@ -101,7 +112,8 @@ class Decided:
         )
         onehot = np.eye(attempt.classes, dtype=np.float32)[[attempt.target.label]]
         clean = attempt.target.clean[None].copy()
-        attack.generate(clean, onehot, x_adv_init=start[None].copy())
+        with contextlib.suppress(Astray), np.errstate(invalid="ignore", divide="ignore"):
+            attack.generate(clean, onehot, x_adv_init=start[None].copy())
 
     def _start(self, attempt: Attempt, rng: np.random.Generator) -> Image:
         target = attempt.target

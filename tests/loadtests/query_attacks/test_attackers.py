@@ -11,7 +11,7 @@ from loadtests.query_attacks.attempt import Target
 from loadtests.query_attacks.oracle import LocalOracle
 from loadtests.query_attacks.run import Outcome, attack
 from loadtests.query_attacks.suite import SUITE
-from tests.loadtests.query_attacks.opponents import BRIGHT, target
+from tests.loadtests.query_attacks.opponents import BRIGHT, Script, target
 
 EASY = ("square", "square_round8", "nes_001", "nes_01", "hsj", "boundary", "sign_opt")
 
@@ -41,6 +41,16 @@ def test_no_query_is_sent_twice() -> None:
     out = run("square", level=100)  # out of reach: the whole budget is spent
     assert out.ended == "budget"
     assert len({asked.image.tobytes() for asked in out.log}) == out.queries == 500
+
+
+def test_an_attack_led_astray_starts_again() -> None:
+    plan, aim = SUITE["hsj"], target(100)
+    wrong = Script([1])  # even the attacked image is called another class
+    habits = plan.habits(3)
+    out = attack(plan.run, wrong, BRIGHT, aim, plan.bound, seed=3, habits=habits)
+    assert out.ended in ("budget", "finished")
+    assert out.won_at == 0
+    assert all(np.isfinite(image).all() for image in wrong.asked)
 
 
 def test_rounded_attacks_send_files() -> None:
