@@ -15,7 +15,7 @@ from proxy.history.link import Link, Unreachable
 from proxy.history.store import Found, Keys, Owners
 from proxy.tasks import Tasks
 
-_AT_ONCE = 32  # queries in one call: the server serves nobody else meanwhile
+_AT_ONCE = 16  # queries in one call: the server serves nobody else meanwhile
 _GRACE_TURNS = 3  # of the event loop: an answer that lies ready is read before time is up
 
 
