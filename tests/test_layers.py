@@ -210,7 +210,7 @@ TABLE = {
     "proxy.headers": "proxy.upstream",
     "proxy.keyfile": "proxy.errors",
     "proxy.history.history": (
-        "detectors.chains proxy.config proxy.history.fingerprints proxy.history.link "
+        "detectors.chains proxy.config proxy.history.access proxy.history.fingerprints "
         "proxy.history.linking proxy.history.local proxy.history.quarantine proxy.history.salts "
         "proxy.history.shared proxy.history.store proxy.metrics numpy"
     ),
@@ -228,17 +228,19 @@ TABLE = {
     "proxy.history.fair_slots": "numpy",
     "proxy.history.key_index": "numpy",
     "proxy.history.shared": (
-        "proxy.history.keyspace proxy.history.link proxy.history.lookups proxy.history.store "
-        "proxy.history.write_behind proxy.tasks numpy"
+        "proxy.history.access proxy.history.keyspace proxy.history.link proxy.history.lookups "
+        "proxy.history.store proxy.history.write_behind proxy.tasks numpy"
     ),
     "proxy.history.lookups": (
         "proxy.history.keyspace proxy.history.link proxy.history.store proxy.tasks numpy redis"
     ),
     "proxy.history.write_behind": (
-        "proxy.history.keyspace proxy.history.link proxy.history.store numpy redis"
+        "proxy.history.access proxy.history.keyspace proxy.history.link proxy.history.store "
+        "numpy redis"
     ),
     "proxy.history.keyspace": "proxy.history.link proxy.history.store numpy",
-    "proxy.history.link": "proxy.errors proxy.tasks redis",
+    "proxy.history.link": "proxy.errors proxy.history.access proxy.tasks redis",
+    "proxy.history.access": "proxy.errors redis",
     "proxy.history.listing": "proxy.history.quarantine rich",
     "proxy.history.overview": "",
     "proxy.history.quarantine": "",
@@ -436,7 +438,10 @@ ONLY = {
     "aiohttp": {"proxy.admin", "proxy.supervisor"},
     "yaml": {"proxy.configfile"},
     "PIL": {"proxy.images"},
-    "redis": {"proxy.history.link", "proxy.history.lookups", "proxy.history.write_behind"},
+    "redis": {
+        *("proxy.history.access", "proxy.history.link", "proxy.history.lookups"),
+        "proxy.history.write_behind",
+    },
 }
 
 # What tensor maths has no business with: other processes, clocks, files, threads.
@@ -462,6 +467,7 @@ TESTED_IN = {
     "tuning.demo.traffic": "tests/tuning/demo/test_story.py",
     "proxy.__main__": "tests/proxy/test_cli.py",
     "proxy.history.store": "tests/proxy/history/test_local.py",
+    "proxy.history.access": "tests/proxy/history/test_link.py",
     "proxy.history.keyspace": "tests/proxy/history/test_shared.py",
     "proxy.history.lookups": "tests/proxy/history/test_shared.py",
     "proxy.history.write_behind": "tests/proxy/history/test_shared.py",

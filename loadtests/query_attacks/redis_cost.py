@@ -22,7 +22,7 @@ import redis
 
 from loadtests.harness import Report, Row, cpu_s, options, warn_if_busy
 from loadtests.query_attacks.redis_server import RedisServer
-from proxy.history.link import Access
+from proxy.history.access import Access
 from proxy.history.shared import SharedStore
 from proxy.history.store import MOST
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from detectors import chains
 from proxy import config
+from proxy.history.access import Access
 from proxy.history.fingerprints import KEYS, Prints
-from proxy.history.link import Access
 from proxy.history.linking import Linked, link
 from proxy.history.local import LocalStore
 from proxy.history.quarantine import Quarantine

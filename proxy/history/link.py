@@ -11,17 +11,11 @@ import contextlib
 import hashlib
 import logging
 import random
-import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     MovedError,
@@ -32,14 +26,13 @@ from redis.exceptions import (
 )
 
 from proxy.errors import ConfigError
+from proxy.history.access import CONNECT_S, Access, connections, password
 from proxy.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
 PATIENCE = 3
 """So many calls in a row without an answer in time and the server counts as slow."""
-CONNECT_S = 1.0
-"""A connection, with TLS and its first answer, takes longer only where it is of no use."""
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 """Between attempts to reach the server again, doubling from the first to the longest; also after
@@ -61,24 +54,6 @@ class Script:
         self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """What opens a connection.
-
-    A password in a file is read again for every connection, so that it can be changed.
-    """
-
-    url: str
-    """redis://, rediss:// (TLS) or unix://; user, password and database as redis-py reads them."""
-    username: str | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    """Certificates that sign the server's; the system's where None."""
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    """The client's own certificate, for servers that ask for one."""
-
-
 class Link:
     """A connection that comes back by itself.
 
@@ -94,7 +69,7 @@ class Link:
         self._access = access
         self._probe = probe
         self._prompt_s = prompt_s
-        self._pool = _pool(access)
+        self._pool = connections(access)
         self._connection: AbstractConnection | None = None
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._tasks = Tasks()
@@ -215,7 +190,7 @@ class Link:
 
     async def _connect(self) -> None:
         if self._access.password_file is not None:
-            self._pool.connection_kwargs["password"] = _password(self._access.password_file)
+            self._pool.connection_kwargs["password"] = password(self._access.password_file)
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
@@ -275,34 +250,3 @@ class Link:
         if not self._tried.is_set():
             log.warning("shared history: %s (%s); going on without it", reason, error)
         self.reason = reason
-
-
-def _pool(access: Access) -> ConnectionPool:
-    settings: dict[str, Any] = {
-        "protocol": 2,
-        "socket_timeout": None,  # what waits has its own limit
-        "socket_connect_timeout": CONNECT_S,
-        "retry": Retry(NoBackoff(), 0),
-    }
-    if access.username is not None:
-        settings["username"] = access.username
-    if access.url.startswith("rediss://"):
-        settings |= {"ssl_min_version": ssl.TLSVersion.TLSv1_2}
-        for name, path in (
-            ("ssl_ca_certs", access.ca_file),
-            ("ssl_certfile", access.cert_file),
-            ("ssl_keyfile", access.key_file),
-        ):
-            if path is not None:
-                settings[name] = str(path)
-    try:
-        return ConnectionPool.from_url(access.url, **settings)
-    except ValueError as error:
-        raise ConfigError(f"the shared history's address: {error}") from None
-
-
-def _password(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None

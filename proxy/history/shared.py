@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from proxy.history.access import Access
 from proxy.history.keyspace import Keyspace
-from proxy.history.link import Access, Link
+from proxy.history.link import Link
 from proxy.history.lookups import Lookups
 from proxy.history.store import Found, Handles, Keys, Owners, Records
 from proxy.history.write_behind import WriteBehind

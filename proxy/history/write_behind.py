@@ -17,8 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
+from proxy.history.access import CONNECT_S
 from proxy.history.keyspace import HEAD, SHARDS, Bytes, Keyspace, script
-from proxy.history.link import CONNECT_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, Link, Unreachable
+from proxy.history.link import FIRST_PAUSE_S, LONGEST_PAUSE_S, Link, Unreachable
 from proxy.history.store import Handles, Keys, Owners, Records
 
 LINGER_S = 0.005

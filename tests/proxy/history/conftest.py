@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from loadtests.query_attacks.redis_server import RedisServer, RedisUnavailable, binary
-from proxy.history.link import Access
+from proxy.history.access import Access
 from proxy.history.shared import SharedStore
 from proxy.history.store import Found
 from tests.proxy.history.queries import PATIENT_S, RECORD, Clock, Keys, Owners, numbered

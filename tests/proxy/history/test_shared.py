@@ -10,7 +10,7 @@ import redis
 
 from loadtests.query_attacks.redis_server import RedisServer
 from proxy.errors import ConfigError
-from proxy.history.link import Access
+from proxy.history.access import Access
 from proxy.history.shared import SharedStore
 from proxy.history.store import MOST
 from tests.proxy.history.conftest import Opener
