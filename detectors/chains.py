@@ -27,10 +27,10 @@ FEATURES = ("strangest", "anomaly", "halving", "mirrored", "flips", "length")
 strangest: the largest anomaly of the chain's inputs, -log of a benign share. Square and its kin
     start from stripes no benign image has.
 anomaly: mean anomaly of the latest ten or so.
-halving: how many times in a row a query lay half way between two earlier ones, the gap halving each
-    time: the binary search for the decision boundary of HopSkipJump and the boundary attack.
-mirrored: how often, of late, a query and three earlier ones were the corners of a parallelogram
-    with white noise for sides: the mirrored pairs that gradients are estimated from (NES).
+halving: how many times in a row a query took half the step of the last one, on the same line: the
+    binary search for the decision boundary of HopSkipJump and the boundary attack.
+mirrored: how often, of late, a query and three earlier ones were the corners of a square, with
+    white noise all over the image for sides: the mirrored pairs of gradient estimates (NES).
 flips: how often, of late, the model's class changed from a query to the next.
 length: queries in the chain, for whoever reads it; no evidence.
 """
@@ -79,6 +79,10 @@ _HALF = (0.42, 0.58)
 _MISSES = 3
 _CORNER = 0.35
 """Distance from the fourth corner, of the shorter side; independent noise gives 1 and more."""
+_EQUAL, _UPRIGHT = 0.6, 0.5
+"""Least ratio of a square's sides, and largest cosine between them."""
+_SPREAD = 3.0
+"""Blocks of 12; noise all over an image gives 6 or so, a clock in a corner 1 or 2."""
 _FINE = 0.15
 """Levels; sides below this drown in the rounding of the sketches."""
 _WHITE = 0.5
@@ -92,6 +96,7 @@ _TRIPLES = np.array(
 
 Recent = npt.NDArray[np.void]
 Sketches = npt.NDArray[np.int16]
+Levels = npt.NDArray[np.float32]
 Shared = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
@@ -127,15 +132,17 @@ def near(sketch: Sketches, others: Sketches) -> Mask:
     return _norm(_levels(others) - _levels(sketch)) < _NEAR
 
 
-def halfway(query: Query, others: npt.NDArray[np.void]) -> Mask:
-    """Which two of a principal's latest queries a query lies half way between, (N,) bool.
+def searched(query: Query, others: npt.NDArray[np.void]) -> Mask:
+    """Which of a principal's latest queries a query is the next step from, (N,) bool.
 
-    All False where there are no such two. It follows on them, as different as they may be.
+    It follows on them, as different as they may be. All False where it is no step of a binary
+    search.
     """
-    ends = _midpoint(query.sketch, others["sketch"])
+    order = _order(others)[:MOST]
+    step = _half_step(query.sketch, others["sketch"][order])
     between = np.zeros(len(others), np.bool_)
-    if ends is not None:
-        between[list(ends.pair)] = True
+    if step is not None:
+        between[order[list(step.pair)]] = True
     return between
 
 
@@ -188,8 +195,7 @@ def follow(
         repeated: npt.NDArray[np.void] = earlier[same][earlier["length"][same].argmax()].copy()
         return repeated
     last = earlier[earlier["length"].argmax()]
-    latest = np.lexsort((np.arange(len(earlier)), earlier["time"]))[::-1]
-    recent = earlier[latest[:MOST]]  # of one batch, which has one time, those further on
+    recent = _latest(earlier)
     record = begin(query)
     record["since"] = last["since"]
     record["length"] = last["length"] + 1
@@ -200,7 +206,7 @@ def follow(
     record["anomaly"] = (record["anomaly"] + _KEEP * weight * last["anomaly"]) / _weight(
         int(last["length"]) + 1
     )
-    _halve(record, last, recent if others is None else np.concatenate((recent, others))[:MOST])
+    _halve(record, last, recent if others is None else _latest(np.concatenate((earlier, others))))
     record["mirrored"] = _KEEP * last["mirrored"] + _is_corner(query.sketch, recent["sketch"])
     record["flips"] = last["flips"]
     return record
@@ -226,42 +232,59 @@ def _weight(length: int) -> float:
     return (1 - _KEEP**length) / (1 - _KEEP)
 
 
+def _order(records: npt.NDArray[np.void]) -> npt.NDArray[np.intp]:
+    """The latest first; of one batch, which has one time, those further on."""
+    order: npt.NDArray[np.intp] = np.lexsort((np.arange(len(records)), records["time"]))[::-1]
+    return order
+
+
+def _latest(records: npt.NDArray[np.void]) -> Recent:
+    latest: Recent = records[_order(records)[:MOST]]
+    return latest
+
+
 def _halve(record: npt.NDArray[np.void], last: npt.NDArray[np.void], recent: Recent) -> None:
-    """Go on counting how often in a row the gap was halved."""
-    ends = _midpoint(record["sketch"], recent["sketch"])
-    if ends is None:
+    """Go on counting how often in a row the step was halved."""
+    step = _half_step(record["sketch"], recent["sketch"])
+    if step is None:
         misses = last["misses"] + 1
         record["misses"], record["gap"] = misses, last["gap"]
         record["halving"] = last["halving"] if misses <= _MISSES else _KEEP * last["halving"]
         return
-    halved = _HALF[0] < ends.gap / last["gap"] < _HALF[1] if last["gap"] else False
-    record["gap"] = ends.gap
+    halved = _HALF[0] < step.gap / last["gap"] < _HALF[1] if last["gap"] else False
+    record["gap"] = step.gap
     record["halving"] = last["halving"] + 1 if halved else 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Ends:
-    """Two earlier queries, and how far apart they are, in levels."""
+class _Step:
+    """From which two earlier queries a step was taken, and how far apart these are, in levels."""
 
     pair: tuple[int, int]
     gap: float
 
 
-def _midpoint(sketch: Sketches, earlier: Sketches) -> _Ends | None:
-    """The earlier queries that this one lies half way between, nearest to exactly so."""
+def _half_step(sketch: Sketches, earlier: Sketches) -> _Step | None:
+    """The step of a binary search that this query takes: half of the last one, back or on.
+
+    Args:
+        earlier: the latest first.
+    """
     pairs = _PAIRS[(len(earlier) > _PAIRS).all(axis=1)]
-    a, b = _levels(earlier[pairs[:, 0]]), _levels(earlier[pairs[:, 1]])
-    gaps = _norm(a - b)
-    off = _norm(_levels(sketch) - (a + b) / 2)
+    newer, older = _levels(earlier[pairs[:, 0]]), _levels(earlier[pairs[:, 1]])
+    half = (newer - older) / 2
+    gaps = 2 * _norm(half)
+    beyond = _levels(sketch) - newer
+    off = np.minimum(_norm(beyond - half), _norm(beyond + half))
     found = np.flatnonzero((off < _MIDPOINT * gaps / 2) & (gaps > 2 * _FINE))
     if not len(found):
         return None
     best = found[off[found].argmin()]
-    return _Ends((int(pairs[best, 0]), int(pairs[best, 1])), float(gaps[best]))
+    return _Step((int(pairs[best, 0]), int(pairs[best, 1])), float(gaps[best]))
 
 
 def _is_corner(sketch: Sketches, earlier: Sketches) -> bool:
-    """Whether it completes a parallelogram of white noise."""
+    """Whether it completes a square of white noise."""
     triples = _TRIPLES[(len(earlier) > _TRIPLES).all(axis=1)]
     if not len(triples):
         return False
@@ -275,11 +298,22 @@ def _is_corner(sketch: Sketches, earlier: Sketches) -> bool:
     u, v = a - c, b - c
     long_u, long_v = _norm(u), _norm(v)
     side = np.minimum(long_u, long_v)
-    skew = np.abs((u * v).sum(-1)) < 0.9 * long_u * long_v
+    # Mirrored pairs of noise are the diagonals of a square, as far as 36 numbers tell.
+    square = (side > _EQUAL * np.maximum(long_u, long_v)) & (
+        np.abs((u * v).sum(-1)) < _UPRIGHT * long_u * long_v
+    )
     off = _norm(own - (u + b))
     # Nothing nearer than half a side: a frame that comes back completes any parallelogram.
     open_ = distances[nearest] > side / 2
-    return bool((skew & open_ & (side > _FINE) & (off < _CORNER * side)).any())
+    spread = _blocks_hit(u, v) > _SPREAD
+    return bool((square & spread & open_ & (side > _FINE) & (off < _CORNER * side)).any())
+
+
+def _blocks_hit(u: npt.NDArray[np.float32], v: npt.NDArray[np.float32]) -> Levels:
+    """How many of the high band's blocks two differences are spread over, about, (N,)."""
+    energy = u[:, -WIDTH:] ** 2 + v[:, -WIDTH:] ** 2
+    blocks: Levels = energy.sum(1) ** 2 / np.maximum((energy**2).sum(1), 1e-9)
+    return blocks
 
 
 def _high_share(step: npt.NDArray[np.float32]) -> float:

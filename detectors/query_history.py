@@ -12,10 +12,10 @@ from torch import Tensor
 from detectors.base import Detector, DetectorError, Evidence, Need
 from detectors.chains import FEATURES
 
-_LEAST = {"strangest": 8.5, "anomaly": 7.0, "halving": 1.5, "mirrored": 1.8, "flips": 7.0}
+_LEAST = {"strangest": 8.5, "anomaly": 7.0, "halving": 1.5, "mirrored": 0.95, "flips": 7.0}
 """What each statistic must exceed in any case. A deployment's benign sequences are few and their
 kinds fewer: these floors are what 23 kinds never calibrated on stay below (README), and what the
-attacks pass within their first seven queries."""
+attacks pass within their first five queries."""
 _ORDINARY = 0.995
 """Share of benign sequences' frames that a statistic's unit covers, in the worst kind."""
 _COLUMNS = tuple(FEATURES.index(name) for name in _LEAST)

@@ -50,7 +50,7 @@ def link(prints: Prints, *, owner: int, now: float, found: Sequence[Found]) -> L
             own = before[row]
             earlier = np.concatenate((earlier, records[own][~repeats[own]]))
         if not len(earlier) and len(others) > 1:
-            between = chains.halfway(query, others)
+            between = chains.searched(query, others)
             earlier, others = others[between], others[~between]
         if len(earlier):
             records[row] = chains.follow(query, earlier, others)
