@@ -45,12 +45,10 @@ def test_no_query_is_sent_twice() -> None:
 
 def test_an_attack_led_astray_starts_again() -> None:
     plan, aim = SUITE["hsj"], target(100)
-    wrong = Script([1])  # even the attacked image is called another class
-    habits = plan.habits(3)
-    out = attack(plan.run, wrong, BRIGHT, aim, plan.bound, seed=3, habits=habits)
-    assert out.ended in ("budget", "finished")
-    assert out.won_at == 0
-    assert all(np.isfinite(image).all() for image in wrong.asked)
+    decoy = Script([1] * 40 + [0] * 30 + [1])  # a while later even the attacked image is wrong
+    out = attack(plan.run, decoy, BRIGHT, aim, plan.bound, seed=3, habits=plan.habits(3))
+    assert (out.ended, out.won_at) == ("budget", 0)
+    assert all(np.isfinite(image).all() for image in decoy.asked)
 
 
 def test_rounded_attacks_send_files() -> None:
