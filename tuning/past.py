@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -48,6 +49,8 @@ class Past:
         progress: Progress,
     ) -> None:
         self._spec, self._device, self._progress = spec, device, progress
+        # No secret: what is learned is put to use with other keys.
+        self._key = hashlib.sha256(f"{seed}/past".encode()).digest()
         self._first, self._rest = (
             Sequences(groups["clean"], count, seed=seed, part=part)
             for part, groups, count in zip(("fit", "threshold"), halves, counts, strict=True)
@@ -80,7 +83,7 @@ class Past:
                 "history: no other detector looks at inputs alone, so searches that begin with "
                 "unusual inputs go unseen; add srm and high_frequency"
             )
-        replay = Replay(anomaly or (lambda x: torch.zeros(len(x))))
+        replay = Replay(anomaly or (lambda x: torch.zeros(len(x))), self._key)
 
         def look(frames: Tensor) -> Tensor:
             return replay(as_seen(self._spec, frames).to(self._device))

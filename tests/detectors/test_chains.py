@@ -18,8 +18,8 @@ from detectors.chains import (
     begin,
     features,
     follow,
-    halfway,
     linked,
+    searched,
 )
 from detectors.digest import Digest
 from detectors.sketch import Sketcher
@@ -162,9 +162,9 @@ def test_a_binary_search_is_counted() -> None:
 def test_the_first_step_of_a_search_follows_on_both_ends() -> None:
     x, other, middle, *_ = binary_search()
     others = np.stack([begin(query(each)) for each in (picture().flip(2), x, other)])
-    assert halfway(query(middle), others).tolist() == [False, True, True]
-    assert halfway(query(middle), others[:2]).tolist() == [False, False]
-    assert not halfway(query(x), others[:0]).size
+    assert searched(query(middle), others).tolist() == [False, True, True]
+    assert searched(query(middle), others[:2]).tolist() == [False, False]
+    assert not searched(query(x), others[:0]).size
 
 
 def test_what_else_the_principal_asked_counts_for_a_search() -> None:

@@ -91,6 +91,18 @@ def test_the_evidence_is_of_all_frames_and_of_the_samples() -> None:
         assert following == 0 if group == "clean" else following > 0.7
 
 
+def test_the_same_seed_gives_the_same_evidence() -> None:
+    found = []
+    for _ in range(2):
+        first, rest = halves(4)
+        learned, held = past((first, rest)).evidence(evidence_of(rest), None)
+        found.append([e.chain for e in (*learned.values(), *held.values())])
+    for one, other in zip(*found, strict=True):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one, other)
+
+
 def test_frames_are_seen_as_the_proxy_will_read_them() -> None:
     shapes = []
 
