@@ -70,6 +70,29 @@ def mirrored(pairs: int = 6, scale: float = 0.01) -> list[Tensor]:
     return frames
 
 
+def strides(steps: int = 6) -> list[Tensor]:
+    """From an image towards noise, each stride half as long as the last, on or back."""
+    x, other = picture(), noise(3, 32, 32, seed=5).mul(0.2).add(0.5).clamp(0, 1)
+    at, stride = 0.0, 0.5
+    frames = [x]
+    for step in range(steps):
+        at += stride if step % 3 < 2 else -stride
+        stride /= 2
+        frames.append(torch.lerp(x, other, at))
+    return frames
+
+
+def ticking(count: int = 20) -> list[Tensor]:
+    """A still scene with noise in a corner, as of a clock's digits that come back."""
+    frames = []
+    for i in range(count):
+        frame = picture()
+        for digit, place in ((i % 2, 0), (i // 2 % 2, 4)):
+            frame[:, :4, place : place + 4] += 0.2 * noise(3, 4, 4, seed=10 * place + digit)
+        frames.append(frame)
+    return frames
+
+
 def grainy(count: int = 20) -> list[Tensor]:
     return [(picture() + noise(3, 32, 32, seed=seed) / 255) for seed in range(count)]
 
@@ -159,6 +182,12 @@ def test_a_binary_search_is_counted() -> None:
     assert (np.diff(halving) >= -0.5).all()
 
 
+def test_half_steps_count_in_either_direction() -> None:
+    halving = asked(strides())["halving"]
+    assert halving[:2].tolist() == [0, 0]
+    assert halving[-1] >= 4
+
+
 def test_the_first_step_of_a_search_follows_on_both_ends() -> None:
     x, other, middle, *_ = binary_search()
     others = np.stack([begin(query(each)) for each in (picture().flip(2), x, other)])
@@ -182,8 +211,8 @@ def test_mirrored_samples_are_counted() -> None:
     assert corners[-1] > 2
 
 
-@pytest.mark.parametrize("series", [grainy, fading, pacing])
-def test_cameras_and_fades_are_no_searches(series: Callable[[], list[Tensor]]) -> None:
+@pytest.mark.parametrize("series", [grainy, fading, pacing, ticking])
+def test_cameras_fades_and_clocks_are_no_searches(series: Callable[[], list[Tensor]]) -> None:
     table = dict(zip(FEATURES, features(asked(series())).T, strict=True))
     assert table["halving"].max() <= 1
     assert table["mirrored"].max() == 0
