@@ -83,11 +83,11 @@ def strides(steps: int = 6) -> list[Tensor]:
 
 
 def ticking(count: int = 20) -> list[Tensor]:
-    """A still scene with noise in a corner, as of a clock's digits that come back."""
+    """A still scene with noise in two places, as of digits that come back."""
     frames = []
     for i in range(count):
         frame = picture()
-        for digit, place in ((i % 2, 0), (i // 2 % 2, 4)):
+        for digit, place in ((i % 2, 0), (i // 2 % 2, 24)):
             frame[:, :4, place : place + 4] += 0.2 * noise(3, 4, 4, seed=10 * place + digit)
         frames.append(frame)
     return frames
