@@ -47,6 +47,8 @@ SECTIONS: Mapping[str, Callable[[Stage], None]] = {
     "replicas": searches.spread,
     "false": ordinary.benign_traffic,
 }
+RUNS = ("runs", "decoyed", "adaptive", "blinded", "sybils", "replicas")
+"""Sizes that --runs sets."""
 MEMORY = "memory"
 """The section that needs no model."""
 
@@ -63,7 +65,7 @@ def main() -> int:
     torch.set_num_threads(1)  # as many as the model has in Triton
     sizes = QUICK if chosen.quick else FULL
     if chosen.runs is not None:
-        counts = dict.fromkeys(("runs", "decoyed", "adaptive", "sybils", "replicas"), chosen.runs)
+        counts = dict.fromkeys(RUNS, chosen.runs)
         sizes = replace(sizes, **counts)
     names = [name for name in (*SECTIONS, MEMORY) if name in (chosen.only or (*SECTIONS, MEMORY))]
     report = Report(TITLE)

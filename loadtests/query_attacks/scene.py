@@ -137,15 +137,21 @@ class Scene:
             redis = None
             if shared or count > 1:
                 redis = stack.enter_context(RedisServer(self._folder)).url
-            addresses, admins = [], []
+            addresses, admins, logs = [], [], []
             for _ in range(count):
                 config = self._config(f"sidecar-{next(self._numbers)}", query_attacks, redis)
                 child, address = start_breakwater(config)
                 stack.callback(child.stop)
                 addresses.append(address)
+                logs.append(config.with_suffix(".log"))
                 admins.append(yaml.safe_load(config.read_text())["admin"])
             site = Site(self.victim.name, addresses, admins)
-            yield site
+            try:
+                yield site
+            except Exception as error:
+                for log in logs:
+                    error.add_note(f"{log.name} ends:\n{log.read_text()[-1000:]}")
+                raise
             if unjudged := site.count(*UNJUDGED):
                 raise RuntimeError(f"{unjudged} requests passed without a verdict")
 

@@ -80,36 +80,37 @@ def decoy(stage: Stage) -> None:
 def adaptively(stage: Stage) -> None:
     """Attackers who tune their steps: told nothing, told nothing and fleeing, and refused."""
     names, count = tuple(adaptive()), stage.sizes.adaptive
+    fewer = max(1, count // 2)
     targets = stage.targets(PLACES["adaptive"])
-    tick = stage.task("adaptive", 3 * len(names) * count)
+    tick = stage.task("adaptive", len(names) * (2 * count + fewer))
     pool: list[Run] = []
     with stage.scene.site(action="decoy") as site:
         for name in names:
-            runs = stage.attacked(Attack(name, _listening(name)), targets, count, site, tick)
+            runs = stage.attacked(Attack(name, listening(name)), targets, count, site, tick)
             stage.silent("adaptive, silent", name, runs)
             pool += runs
         for name in names:
-            spec = Attack(f"{name}_fleeing", _fleeing(name))
-            runs = stage.attacked(spec, targets, count, site, tick)
+            spec = Attack(f"{name}_fleeing", fleeing(name))
+            runs = stage.attacked(spec, targets, fewer, site, tick)
             stage.silent("adaptive, silent", spec.name, runs)
     with stage.scene.site(action="block") as site:
         for name in names:
-            runs = stage.attacked(Attack(name, _refused(name)), targets, count, site, tick)
+            runs = stage.attacked(Attack(name, refused(name)), targets, count, site, tick)
             stage.searches("adaptive, refused", name, runs)
     stage.share("success of adaptive attacks, silent", successes(pool), "<= 0.1")
 
 
-def _listening(name: str) -> Planned:
+def listening(name: str) -> Planned:
     """Who asks a canary now and then."""
     return lambda identities: adaptive(Canary)[name]
 
 
-def _fleeing(name: str) -> Planned:
+def fleeing(name: str) -> Planned:
     """Who also becomes somebody else when the canary is not well."""
     return lambda identities: adaptive(partial(Canary, flee=identities.renew))[name]
 
 
-def _refused(name: str) -> Planned:
+def refused(name: str) -> Planned:
     """Who is refused."""
     return lambda identities: adaptive(Told)[name]
 
@@ -117,7 +118,7 @@ def _refused(name: str) -> Planned:
 def blinded(stage: Stage) -> None:
     """Attackers who shift, brighten and add noise to every query: are they detected?"""
     pool: list[Run] = []
-    count = stage.sizes.runs
+    count = stage.sizes.blinded
     targets, tick = stage.targets(PLACES["blinded"]), stage.task("blinded", len(BLINDED) * count)
     with stage.scene.site(action="block") as site:
         for name in BLINDED:

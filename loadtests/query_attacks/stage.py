@@ -13,7 +13,7 @@ from loadtests.harness import Report
 from loadtests.query_attacks.attempt import Target
 from loadtests.query_attacks.runs import Attack, Run, run
 from loadtests.query_attacks.scene import DETECTORS, Scene, Site
-from loadtests.query_attacks.tally import curve, detection, interval, success
+from loadtests.query_attacks.tally import detection, interval, moments, success
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Sizes:
     decoyed: int = 15
     """Of each attack that is led astray: every one takes its whole budget."""
     adaptive: int = 20
+    """Of each that adapts; half as many flee."""
+    blinded: int = 40
     sybils: int = 20
     replicas: int = 20
     independent: int = 3000
@@ -40,10 +42,11 @@ class Sizes:
 FULL = Sizes()
 QUICK = Sizes(
     runs=8,
-    decoyed=2,
-    adaptive=2,
-    sybils=4,
-    replicas=4,
+    decoyed=1,
+    adaptive=1,
+    blinded=4,
+    sybils=3,
+    replicas=3,
     independent=300,
     sequences=1,
     frames=12,
@@ -96,8 +99,7 @@ class Stage:
         where = {"section": section, "attack": attack}
         self.report.add(**where, **detection(runs))
         self.report.add(**where, **success(runs))
-        for point in curve(runs):
-            self.report.add(**where, **point)
+        self.report.add(**where, detected_at=moments(runs))
 
     def silent(self, section: str, attack: str, runs: Sequence[Run]) -> None:
         """Add the rows of runs that are not told of anything."""

@@ -1,4 +1,4 @@
-"""Runs to rows: shares with their intervals, quantiles, curves."""
+"""Runs to rows: shares with their intervals, and quantiles."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import numpy as np
 from detectors.binomial import lower_bound, upper_bound
 from loadtests.harness import Row
 from loadtests.query_attacks.runs import Run
-
-AT = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500, 1000)
-"""Queries at which curves have a point."""
 
 
 def interval(flags: Iterable[bool]) -> tuple[float, float, float]:
@@ -86,11 +83,8 @@ def cost(runs: Sequence[Run]) -> Row:
     }
 
 
-def curve(runs: Sequence[Run]) -> list[Row]:
-    """The share of searches detected by a query, at each of `AT`."""
-    seen = np.array(
-        [run.detected_at if run.is_detected else np.inf for run in runs if run.is_search]
+def moments(runs: Iterable[Run]) -> str:
+    """The query that detects each search before it succeeds, or -, in the order of seeds."""
+    return " ".join(
+        str(run.detected_at) if run.is_detected else "-" for run in runs if run.is_search
     )
-    return [
-        {"query": query, "detected_by": round(float((seen <= query).mean()), 4)} for query in AT
-    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -50,10 +51,18 @@ class Victim:
     ordinary: Tensor
     """What others send."""
 
+    @functools.cached_property
+    def traced(self) -> torch.jit.ScriptModule:
+        """The network as TorchScript."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # as in tuning.demo.digits
+            made: torch.jit.ScriptModule = torch.jit.trace(self.network, self.calibration[:1])
+        return made
+
     @property
     def bare(self) -> LocalOracle:
-        """The same network in this process: the judge of wins, and the undefended counterpart."""
-        return LocalOracle(self.network)
+        """What Triton serves, in this process: it judges wins, and is attacked undefended."""
+        return LocalOracle(self.traced)
 
     def targets(self, first: int = 0) -> Iterator[Target]:
         """Images that the model gets right, from a place on, each with others of its attacker's.
@@ -61,9 +70,7 @@ class Victim:
         No image comes twice, neither as the one attacked nor as one of the others.
         """
         x, labels = _right(self.network, *(part[first:] for part in self.attacked))
-        # Each place has owned images of its own, so that sections share none.
-        start = first * OTHERS % max(1, len(self.owned[1]))
-        own_x, own_labels = (torch.cat((p[start:], p[:start])) for p in self.owned)
+        own_x, own_labels = self.owned
         free = torch.ones(len(own_labels), dtype=torch.bool)
         for image, label in zip(x, labels.tolist(), strict=True):
             chosen = (free & (own_labels != label)).nonzero()[:OTHERS, 0]
@@ -81,10 +88,7 @@ class Victim:
             'output [{ name: "logits" data_type: TYPE_FP32 dims: [10] }]\n'
             "instance_group [{ count: 1 kind: KIND_CPU }]\n"
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # as in tuning.demo.digits
-            traced = torch.jit.trace(self.network, torch.zeros(1, *shape))
-            traced.save(str(model / "1" / "network.pt"))
+        self.traced.save(str(model / "1" / "network.pt"))
         return folder
 
 
