@@ -138,7 +138,7 @@ class Replay:
         for row in range(len(frames)):
             one = prints[row : row + 1]
             found = _at_once(store.lookup(one.keys[0], owner))
-            linked = link(one, owner=_OWNER, now=float(row), found=[found])
+            linked = link(one, owner=_OWNER, now=row + 1.0, found=[found])
             new = ~linked.repeats
             store.remember(one.keys[0][new], owner[new], linked.records[new])
             records.append(linked.records)
