@@ -44,8 +44,9 @@ RECORD = np.dtype(
         ("since", "<f8"),
         ("length", "<u4"),
         ("owners", "<u2"),
-        ("label", "<i2"),
-        ("origin", "<i2"),
+        ("label", "<i4"),
+        ("origin", "<i4"),
+        ("blame", "u1"),
         ("strangest", "<f4"),
         ("anomaly", "<f4"),
         ("halving", "<f4"),
@@ -57,12 +58,18 @@ RECORD = np.dtype(
 )
 """A remembered query, packed. `time` and `since` are the query's and its chain's begin, in
 seconds equal on all replicas; `label` is the model's class for the query and `origin` for the
-chain's first, both `NO_LABEL` where nobody knows; `gap` and `misses` are of the halving."""
+chain's first, both `NO_LABEL` where nobody knows; `gap` and `misses` are of the halving; `blame` is
+1 where the chain's statistics are the asker's own doing (`follow`)."""
 
 NO_LABEL = -1
 MOST = 8
 """Earlier queries a new one is compared with."""
 
+TRAIL = 128
+"""Latest queries of a principal whose steps a new one's is compared with."""
+
+_ODD = 3.0
+"""Anomaly from which a query adds to a chain that others began: one benign image in twenty."""
 _KEEP = 0.9
 """What a count of earlier events is worth at the next query: it reaches ten or so queries back."""
 _BOUND = 20.0
@@ -79,13 +86,15 @@ _HALF = (0.42, 0.58)
 _MISSES = 3
 _CORNER = 0.35
 """Distance from the fourth corner, of the shorter side; independent noise gives 1 and more."""
+_RETRACED = 0.2
+"""Distance from the step back, of the step: closer than for corners, for there are many steps."""
 _EQUAL, _UPRIGHT = 0.6, 0.5
 """Least ratio of a square's sides, and largest cosine between them."""
 _SPREAD = 3.0
 """Blocks of 12; noise all over an image gives 6 or so, a clock in a corner 1 or 2."""
 _FINE = 0.15
 """Levels; sides below this drown in the rounding of the sketches."""
-_WHITE = 0.5
+_WHITE, _WHITER = 0.5, 0.6
 """Share of the high band in the difference from the nearest; white noise has 0.8, motion 0.3."""
 
 _PAIRS = np.array(list(combinations(range(MOST), 2)))
@@ -170,7 +179,7 @@ def begun(
     records = np.zeros(len(digests), RECORD)
     records["sketch"], records["digest"], records["owner"] = sketches, digests, owner
     records["time"] = records["since"] = time
-    records["length"] = records["owners"] = 1
+    records["length"] = records["owners"] = records["blame"] = 1
     records["label"] = records["origin"] = NO_LABEL
     bounded = np.nan_to_num(np.clip(anomalies, 0.0, _BOUND), nan=0.0)
     records["strangest"] = records["anomaly"] = bounded
@@ -178,37 +187,62 @@ def begun(
 
 
 def follow(
-    query: Query, earlier: npt.NDArray[np.void], others: npt.NDArray[np.void] | None = None
+    query: Query,
+    earlier: npt.NDArray[np.void],
+    others: npt.NDArray[np.void] | None = None,
+    trail: Sketches | None = None,
 ) -> npt.NDArray[np.void]:
     """The record of a query that follows on earlier ones, ().
 
     It continues the longest of their chains. An exact repeat changes nothing: it is a retry, and
     gets the record of the query it repeats.
 
+    Who continues what somebody else began answers for it only by adding to it: an unusual input, a
+    step of a search, a mirrored pair. Otherwise one query near an image would put everybody under
+    suspicion who asks about that image later.
+
     Args:
         earlier: (M,) `RECORD`, M >= 1.
         others: (N,) `RECORD`: what else was asked of late, by the same principal. The first steps
             of a binary search are too far apart to be alike.
+        trail: (T, SIZE) the principal's latest queries in their order, T <= `TRAIL`.
     """
     same = earlier["digest"] == query.digest
     if same.any():
-        repeated: npt.NDArray[np.void] = earlier[same][earlier["length"][same].argmax()].copy()
-        return repeated
+        return _repeated(query, earlier[same])
     last = earlier[earlier["length"].argmax()]
-    recent = _latest(earlier)
-    record = begin(query)
-    record["since"] = last["since"]
-    record["length"] = last["length"] + 1
-    record["owners"] = min(int(last["owners"]) + int(last["owner"] != query.owner), 65_535)
-    record["label"], record["origin"] = last["label"], last["origin"]
-    record["strangest"] = max(record["strangest"], last["strangest"])
+    record, recent = begin(query), _latest(earlier)
+    record["since"], record["length"] = last["since"], last["length"] + 1
     weight = _weight(int(last["length"]))
     record["anomaly"] = (record["anomaly"] + _KEEP * weight * last["anomaly"]) / _weight(
         int(last["length"]) + 1
     )
-    _halve(record, last, recent if others is None else _latest(np.concatenate((earlier, others))))
-    record["mirrored"] = _KEEP * last["mirrored"] + _is_corner(query.sketch, recent["sketch"])
-    record["flips"] = last["flips"]
+    is_step = _halve(
+        record, last, recent if others is None else _latest(np.concatenate((earlier, others)))
+    )
+    is_mirrored = _is_corner(query.sketch, recent["sketch"]) or (
+        trail is not None and _is_retraced(query.sketch, trail)
+    )
+    record["mirrored"] = _KEEP * last["mirrored"] + is_mirrored
+    record["flips"], record["label"] = last["flips"], last["label"]
+    adds = is_step or is_mirrored or query.anomaly >= _ODD
+    if last["owner"] == query.owner:
+        record["owners"], record["origin"] = last["owners"], last["origin"]
+        record["strangest"] = max(record["strangest"], last["strangest"])
+        record["blame"] = last["blame"] or adds
+    else:
+        record["owners"] = min(int(last["owners"]) + 1, 65_535)
+        record["blame"] = adds
+    return record
+
+
+def _repeated(query: Query, same: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """The record of a query asked before: the principal's own, if there is one."""
+    own = same["owner"] == query.owner
+    known = same[own] if own.any() else same
+    record: npt.NDArray[np.void] = known[known["length"].argmax()].copy()
+    if not own.any():
+        record["blame"], record["origin"] = 0, NO_LABEL
     return record
 
 
@@ -222,8 +256,12 @@ def answered(record: npt.NDArray[np.void], label: int) -> None:
 
 
 def features(records: npt.NDArray[np.void]) -> npt.NDArray[np.float32]:
-    """The evidence in records, (B, len(FEATURES)); 0 for queries that follow on none."""
+    """The evidence in records, (B, len(FEATURES)); 0 for queries that follow on none.
+
+    All but the length is 0, too, where the statistics are none of the asker's doing.
+    """
     table = np.stack([records[name].astype(np.float32) for name in FEATURES], axis=1)
+    table[records["blame"] == 0, :-1] = 0
     return np.where(records["length"][:, None] > 1, table, np.float32(0))
 
 
@@ -243,17 +281,18 @@ def _latest(records: npt.NDArray[np.void]) -> Recent:
     return latest
 
 
-def _halve(record: npt.NDArray[np.void], last: npt.NDArray[np.void], recent: Recent) -> None:
-    """Go on counting how often in a row the step was halved."""
+def _halve(record: npt.NDArray[np.void], last: npt.NDArray[np.void], recent: Recent) -> bool:
+    """Go on counting how often in a row the step was halved; whether this was such a step."""
     step = _half_step(record["sketch"], recent["sketch"])
     if step is None:
         misses = last["misses"] + 1
         record["misses"], record["gap"] = misses, last["gap"]
         record["halving"] = last["halving"] if misses <= _MISSES else _KEEP * last["halving"]
-        return
+        return False
     halved = _HALF[0] < step.gap / last["gap"] < _HALF[1] if last["gap"] else False
     record["gap"] = step.gap
     record["halving"] = last["halving"] + 1 if halved else 0
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +346,26 @@ def _is_corner(sketch: Sketches, earlier: Sketches) -> bool:
     open_ = distances[nearest] > side / 2
     spread = _blocks_hit(u, v) > _SPREAD
     return bool((square & spread & open_ & (side > _FINE) & (off < _CORNER * side)).any())
+
+
+def _is_retraced(sketch: Sketches, trail: Sketches) -> bool:
+    """Whether its step undoes an earlier one, of white noise, somewhere else.
+
+    Gradient estimates that ask about all of their noise first and about its mirror image after
+    that take every step of the first half back in the second.
+    """
+    if len(trail) < 3:
+        return False
+    places = _levels(trail)
+    step = _levels(sketch) - places[-1]
+    long = float(_norm(step))
+    if not 2 * _FINE < long < _NEAR or _high_share(step) < _WHITER:
+        return False
+    off = _norm(np.diff(places, axis=0) + step)
+    away = _norm(_levels(sketch) - places[:-1])  # a motion to and fro ends where it began
+    # Half the blocks that two independent steps are spread over, less a little.
+    spread = _blocks_hit(step[None], step[None])[0] > _SPREAD * 0.8
+    return bool(spread and ((off < _RETRACED * long) & (away > 0.7 * long)).any())
 
 
 def _blocks_hit(u: npt.NDArray[np.float32], v: npt.NDArray[np.float32]) -> Levels:

@@ -85,6 +85,32 @@ def write_output(data: bytes, spec: ModelSpec, samples: int, rows: Mapping[int, 
     return response.replace(changes)
 
 
+def swap_classes(
+    data: bytes, spec: ModelSpec, samples: int, swaps: Mapping[int, tuple[int, int]]
+) -> bytes:
+    """The same answer with the scores of two classes exchanged, to the last bit, in some samples.
+
+    Args:
+        data: an answer that `read_output` can read.
+        samples: how many it is about.
+        swaps: sample -> two classes.
+    """
+    response = wire.InferResponse.parse(data)
+    changes: dict[int, list[tuple[int, Buffer]]] = {}
+    for tensor in response.tensors:
+        if tensor.name == spec.output and tensor.datatype in _SCORE_TYPES:
+            raw = bytes(tensor.payload())
+            row = len(raw) // samples
+            size = 2 if tensor.datatype == "BF16" else DATATYPES[tensor.datatype].wire.itemsize
+            pieces: list[tuple[int, Buffer]] = []
+            for sample, classes in swaps.items():
+                places = [sample * row + each * size for each in classes]
+                scores = [raw[place : place + size] for place in places]
+                pieces += zip(places, reversed(scores), strict=True)
+            changes[tensor.index] = sorted(pieces)
+    return response.replace(changes)
+
+
 def _log(probabilities: Output) -> Output:
     # The smallest float32 above 0 keeps the logarithm finite for a model that rounds to zero.
     logs: Output = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))

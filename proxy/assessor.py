@@ -48,7 +48,8 @@ class Assessor:
 
         Raises:
             Blocked: the policy refuses the request.
-            DetectorFailed, Overloaded: it was not purified in time, and `on_failure` is closed.
+            DetectorFailed, Overloaded: it was not purified in time, and `on_failure` is closed, or
+                a series of queries was to be answered by a decoy.
         """
         flow = inspection.flow
         flow.action = policy.decide(
@@ -60,9 +61,10 @@ class Assessor:
         if flow.action is Action.BLOCK:
             raise Blocked("the request was refused")
         if flow.action in (Action.PURIFY, Action.DECOY):
-            if findings is not None:
-                return await self._purified(inspection, findings)
-            flow.action = Action.FLAG  # a principal in quarantine, and nothing to purify
+            if findings is None:
+                # A search must not learn the model's own answer by making its judgement fail.
+                raise Overloaded("nothing to purify for a principal in quarantine")
+            return await self._purified(inspection, findings)
         return None
 
     async def _purified(self, inspection: Inspection, findings: Findings) -> bytes | None:
@@ -72,6 +74,9 @@ class Assessor:
         try:
             change = await self._device.purify(inspection, image, findings.glance, samples)
         except (DetectorFailed, Overloaded) as failure:
+            if inspection.flow.action is Action.DECOY:
+                note_failure(inspection, failure)
+                raise
             _fail(inspection, failure)
             inspection.flow.action = Action.FLAG
             return None

@@ -30,8 +30,6 @@ class Pixels:
     shape: tuple[int, ...]
     copies: bool
     """Whether the transformed copies for the detectors' views are wanted."""
-    settle: bool = True
-    """Whether to do without them where the input is evidence enough."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ with: the search goes on and never arrives.
 from __future__ import annotations
 
 from proxy import policy
-from proxy.answers import read_output, shows_output, write_output
+from proxy.answers import read_output, shows_output, swap_classes
 from proxy.evidence import Findings
 from proxy.flow import Action
 from proxy.inspection import Inspection
@@ -28,8 +28,9 @@ def note(inspection: Inspection, findings: Findings, answer: Answer) -> None:
 def held(inspection: Inspection, findings: Findings, answer: Answer) -> Answer:
     """The answer to purified samples, with the class each one's series began with on top.
 
-    The two scores change places, so that they are those of an ordinary answer. An answer that does
-    not show plain class scores stays as it is: purified.
+    Only where that class was told to the same principal before this request: an answer must not
+    follow what others asked. The two scores change places, so that they are those of an ordinary
+    answer. An answer that does not show plain class scores stays as it is: purified.
     """
     trace, spec = findings.trace, findings.image.spec
     if inspection.flow.action is not Action.DECOY or trace is None:
@@ -39,13 +40,11 @@ def held(inspection: Inspection, findings: Findings, answer: Answer) -> Answer:
     output = read_output(answer.data, spec, len(findings.glance.x))
     if output is None:
         return answer
-    rows = {}
+    swaps = {}
     for i in policy.targets(findings.samples, Action.DECOY):
         origin, top = trace.origins[i], int(output[i].argmax())
         if 0 <= origin < output.shape[1] and origin != top:
-            row = output[i].copy()
-            row[[origin, top]] = row[[top, origin]]
-            rows[i] = row
-    if not rows:
+            swaps[i] = (origin, top)
+    if not swaps:
         return answer
-    return answer._replace(data=write_output(answer.data, spec, len(output), rows))
+    return answer._replace(data=swap_classes(answer.data, spec, len(output), swaps))

@@ -26,19 +26,13 @@ class Device:
         self.batcher = batcher
         """None as long as no model is scored; the process then never loads torch."""
 
-    async def look(
-        self, inspection: Inspection, image: Image, *, copies: bool, settle: bool = True
-    ) -> Glance:
-        """First pass over the pixels; with the copies the model is to be asked about, if wanted.
-
-        Args:
-            settle: do without the copies where the input is evidence enough.
-        """
+    async def look(self, inspection: Inspection, image: Image, *, copies: bool) -> Glance:
+        """First pass over the pixels; with the copies the model is to be asked about, if wanted."""
         scorer = image.scorer
         size = scorer.samples(image.shape)
         sample = image.shape[1:] if image.spec.has_batch_axis else image.shape
-        key = ("look", id(scorer), sample, copies, settle)
-        pixels = Pixels(image.data, image.shape, copies, settle)
+        key = ("look", id(scorer), sample, copies)
+        pixels = Pixels(image.data, image.shape, copies)
         return await self._run(inspection, "score", key, pixels, scorer.look, size)
 
     async def judge(

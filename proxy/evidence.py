@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from proxy.answers import Output, read_output, shows_output
+from proxy.budget import timed
 from proxy.case import IDENTITY, Case, Glance
 from proxy.device import Device
 from proxy.flow import SampleVerdict
@@ -82,9 +83,8 @@ class Gatherer:
         if glance.settled is not None and not chained:
             return Findings(image, glance, glance.settled, trace)
         if glance.settled is not None:
-            # A chain is judged by all evidence; what the input settled is asked about after all.
-            glance = await self._device.look(inspection, image, copies=copies, settle=False)
-        if queries is None:
+            case = Case(glance, None, {})  # a chain is judged as well, without asking the model
+        elif queries is None:
             case = Case(glance, await _output(answer, image, glance), {})
         else:
             case = await self._answers(inspection, image, glance, queries, answer)
@@ -102,8 +102,11 @@ class Gatherer:
         if glance.prints is None or self.history is None:
             return None
         flow = inspection.flow
-        with inspection.waiting("history"):
-            trace = await self.history.observe(flow.model, flow.principal, glance.prints)
+        # Not against the budget: a request that takes long to link must not pass for that.
+        with timed(flow, "history"):
+            trace = await self.history.observe(
+                flow.model, flow.principal, glance.prints, inspection.model.query_attacks
+            )
         flow.quarantined = self.history.is_quarantined(flow.model, flow.principal)
         return trace
 

@@ -136,7 +136,7 @@ class Scorer:
         scores = self._score(Evidence(x), [d for d in self._detectors if d.needs is Need.INPUT])
         prints = None if self._fingerprint is None else self._prints(self._fingerprint, x, scores)
         # Only instead of copies: answers that come by themselves cost nothing.
-        copies = any(item.copies and item.settle for item in items)
+        copies = any(item.copies for item in items)
         settled = iter(self._rules.settle(scores if copies else {}, [len(own) for own in good]))
         glances: list[Glance | Exception] = []
         at = 0

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,14 @@ from proxy.history.access import Access
 from proxy.history.fingerprints import KEYS, Prints
 from proxy.history.linking import Linked, link
 from proxy.history.local import LocalStore
-from proxy.history.quarantine import Quarantine
+from proxy.history.quarantine import LONGEST, Quarantine
 from proxy.history.salts import Salts
 from proxy.history.shared import SharedStore
-from proxy.history.store import FingerprintStore, Found, Handles, Owners
+from proxy.history.store import FingerprintStore, Found, Handles
+from proxy.history.trails import Trails
 from proxy.metrics import Metrics
+
+_MOST_PARDONS = 10_000
 
 Rows = npt.NDArray[np.intp]
 
@@ -35,6 +40,9 @@ class Trace:
 
     def __init__(self, linked: Linked) -> None:
         self._linked = linked
+        self.origins = _origins(linked)
+        """The model's class for the first query of each sample's chain, as far as it was the same
+        principal's and answered before this request; -1: unknown."""
         self.is_answered = False
         """Whether the model's answer is known."""
         self._remembered: list[tuple[FingerprintStore, Rows, Handles]] = []
@@ -48,6 +56,7 @@ class Trace:
     def relink(self, linked: Linked) -> None:
         """Go on with better links than those remembered so far."""
         self._linked = linked
+        self.origins = _origins(linked)
         self._amend()
 
     @property
@@ -65,12 +74,6 @@ class Trace:
         """Queries in the longest chain that a sample continues."""
         return int(self._linked.records["length"].max(initial=0))
 
-    @property
-    def origins(self) -> list[int]:
-        """The model's class for the first query of each sample's chain; -1: unknown."""
-        origins: list[int] = self._linked.records["origin"].tolist()
-        return origins
-
     def answered(self, output: npt.NDArray[np.float32]) -> None:
         """Note the model's answer, (B, K): whether its class changes along a chain is evidence."""
         self.is_answered = True
@@ -83,6 +86,11 @@ class Trace:
     def _amend(self) -> None:
         for store, rows, handles in self._remembered:
             store.amend(handles, self._linked.records[rows])
+
+
+def _origins(linked: Linked) -> list[int]:
+    origins: list[int] = linked.records["origin"].tolist()
+    return origins
 
 
 class History:
@@ -115,6 +123,8 @@ class History:
         if cfg.shared is not None:
             self._shared = _shared(cfg.shared, self.salts.name, self._ttl_s, metrics)
         self._quarantine = Quarantine(now)
+        self._trails = Trails()
+        self._pardons: OrderedDict[int, float] = OrderedDict()
 
     async def start(self) -> None:
         """Connect to the shared store, if there is one; does not wait until it answers."""
@@ -126,7 +136,9 @@ class History:
         if self._shared is not None:
             await self._shared.close()
 
-    async def observe(self, model: str, principal: str, prints: Prints) -> Trace:
+    async def observe(
+        self, model: str, principal: str, prints: Prints, policy: config.QueryAttacks
+    ) -> Trace:
         """Link the samples of a request to earlier queries, and remember them.
 
         What this process knows is looked up and remembered in one step, so that queries sent all
@@ -138,27 +150,38 @@ class History:
         now = self._now()
         owners = np.full(len(prints.digest), owner, np.uint64)
         found = [await self._local.lookup(keys, owners) for keys in prints.keys]
-        linked = link(prints, owner=owner, now=now, found=found)
+        follow = partial(
+            link,
+            prints,
+            owner=owner,
+            now=now,
+            trail=self._trails.of(owner),
+            pardoned=self._pardons.get(owner, 0.0),
+        )
+        linked = follow(found=found)
+        self._trails.add(owner, prints.sketch[~linked.repeats])
         trace = Trace(linked)
         trace.remember(self._local, prints, owner, np.flatnonzero(~linked.repeats))
         self._metrics.history_lookup(time.perf_counter() - started)
         if self._shared is not None:
-            elsewhere = await self._elsewhere(self._shared, model, principal, prints, owners)
+            lookups = (self._shared.lookup(keys, owners) for keys in prints.keys)
+            elsewhere = list(await asyncio.gather(*lookups))
+            self._impose(model, principal, elsewhere, policy)
             if any(len(each.rows) for each in elsewhere):
-                linked = link(prints, owner=owner, now=now, found=[*found, *elsewhere])
+                linked = follow(found=[*found, *elsewhere])
                 trace.relink(linked)
             trace.remember(self._shared, prints, owner, np.flatnonzero(~linked.repeats))
         return trace
 
-    async def _elsewhere(
-        self, shared: SharedStore, model: str, principal: str, prints: Prints, owners: Owners
-    ) -> list[Found]:
-        lookups = (shared.lookup(keys, owners) for keys in prints.keys)
-        found = list(await asyncio.gather(*lookups))
+    def _impose(
+        self, model: str, principal: str, found: Sequence[Found], policy: config.QueryAttacks
+    ) -> None:
+        """Quarantine whom another replica has put there, for no longer than would be done here."""
+        half_life_s = policy.quarantine_minutes * 60
         until = max(float(each.marks.max(initial=0)) for each in found)
-        if until:
-            self._quarantine.impose(model, principal, until=until)
-        return found
+        if until and half_life_s:
+            longest = self._now() + LONGEST * half_life_s
+            self._quarantine.impose(model, principal, until=min(until, longest))
 
     def alarm(self, model: str, principal: str, cfg: config.QueryAttacks, trace: Trace) -> None:
         """A request is part of a series that looks like an attack."""
@@ -198,15 +221,26 @@ class History:
 
     def forget(self, principal: str | None, model: str | None) -> int:
         """Lift the quarantine of a principal, or of all; the number of those concerned."""
-        lifted = [
-            each
+        lifted = {
+            (each.model, each.principal)
             for each in self._quarantine.standings()
             if principal in (None, each.principal) and model in (None, each.model)
-        ]
-        if self._shared is not None:
-            for each in lifted:
-                self._shared.mark(self.salts.owner(each.model, each.principal), 0.0, 0.0)
+        }
+        if principal is not None and model is not None:
+            lifted.add((model, principal))  # only another replica may know of it
+        for each in lifted:
+            self._pardon(self.salts.owner(*each))
         return self._quarantine.clear(principal, model)
+
+    def _pardon(self, owner: int) -> None:
+        """What an owner has asked until now is not held against it any more."""
+        self._pardons[owner] = self._now()
+        self._pardons.move_to_end(owner)
+        if len(self._pardons) > _MOST_PARDONS:
+            self._pardons.popitem(last=False)
+        self._trails.forget(owner)
+        if self._shared is not None:
+            self._shared.mark(owner, 0.0, 0.0)
 
 
 def _shared(

@@ -16,6 +16,8 @@ _CONTENT_BITS = np.uint64((1 << CONTENT) - 1)
 _LOOKS_BITS = np.uint64(((1 << PERCEPTUAL) - 1) << CONTENT)
 _REACH = 4 * chains.MOST
 """Samples of a request that one is compared with, those just before it: batches can be large."""
+_MOST_ROWS = 64
+"""Samples of a request that are linked; it takes up to half a millisecond each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,15 @@ class Linked:
     """(B,) exact repeats: remembered already."""
 
 
-def link(prints: Prints, *, owner: int, now: float, found: Sequence[Found]) -> Linked:
+def link(
+    prints: Prints,
+    *,
+    owner: int,
+    now: float,
+    found: Sequence[Found],
+    trail: npt.NDArray[np.int16] | None = None,
+    pardoned: float = 0.0,
+) -> Linked:
     """Link the samples of one request to earlier queries, and to each other.
 
     Args:
@@ -36,16 +46,19 @@ def link(prints: Prints, *, owner: int, now: float, found: Sequence[Found]) -> L
         owner: who asks.
         now: seconds, equal on all replicas.
         found: what stores and epochs know; the same earlier query may be in several.
+        trail: (T, D) the owner's latest queries in their order.
+        pardoned: what this owner asked until then is not held against it.
     """
     records = chains.begun(prints.sketch, prints.digest, prints.anomaly, owner=owner, time=now)
     repeats = np.zeros(len(records), np.bool_)
     before = _before(prints)
+    trail = prints.sketch[:0] if trail is None else trail
     met = np.unique(np.concatenate([np.array(list(before), np.intp), *(f.rows for f in found)]))
-    for row in met.tolist():
+    for row in _some(met.tolist()):
         query = chains.Query(
             prints.sketch[row], int(prints.digest[row]), owner, float(prints.anomaly[row]), now
         )
-        earlier, others = _earlier(query, row, found)
+        earlier, others = _earlier(query, row, found, pardoned)
         if row in before:  # samples of one request may be one attack's
             own = before[row]
             earlier = np.concatenate((earlier, records[own][~repeats[own]]))
@@ -53,13 +66,19 @@ def link(prints: Prints, *, owner: int, now: float, found: Sequence[Found]) -> L
             between = chains.searched(query, others)
             earlier, others = others[between], others[~between]
         if len(earlier):
-            records[row] = chains.follow(query, earlier, others)
+            walked = np.concatenate((trail, prints.sketch[:row]))[-chains.TRAIL :]
+            records[row] = chains.follow(query, earlier, others, walked)
             repeats[row] = bool((earlier["digest"] == query.digest).any())
     return Linked(records, repeats)
 
 
+def _some(rows: list[int]) -> list[int]:
+    """The rows that are linked: of very many the first and the last, so that none waits long."""
+    return rows if len(rows) <= _MOST_ROWS else rows[: _MOST_ROWS // 2] + rows[-_MOST_ROWS // 2 :]
+
+
 def _earlier(
-    query: chains.Query, row: int, found: Sequence[Found]
+    query: chains.Query, row: int, found: Sequence[Found], pardoned: float
 ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
     """The earlier queries this one follows on, and others of the same owner; each once."""
     parts, alike = [], []
@@ -75,6 +94,8 @@ def _earlier(
     if not parts:
         return np.zeros(0, chains.RECORD), np.zeros(0, chains.RECORD)
     every, linked = np.concatenate(parts), np.concatenate(alike)
+    held = (every["owner"] != query.owner) | (every["time"] > pardoned)
+    every, linked = every[held], linked[held]
     # The same query from two stores and under two salts; where one has it as alike, it is.
     order = np.argsort(~linked, kind="stable")
     _, first = np.unique(every[order][["digest", "time"]], return_index=True)
@@ -93,7 +114,7 @@ def _before(prints: Prints) -> dict[int, npt.NDArray[np.intp]]:
     for lag in range(1, min(_REACH, count - 1) + 1):
         alike[lag:, lag - 1] = chains.near(prints.sketch[lag:], prints.sketch[:-lag])
     keys = prints.keys[0, :, :-1]  # they may have the owner in common
-    for row in np.flatnonzero(_sharing_a_key(keys)).tolist():
+    for row in _some(np.flatnonzero(_sharing_a_key(keys)).tolist()):
         first = max(0, row - _REACH)
         for other in first + np.flatnonzero(_shares(keys[first:row], keys[row])):
             alike[row, row - other - 1] = True

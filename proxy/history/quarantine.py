@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 
 HEAVIEST = 64.0
 """A penalty grows no further: seven half-lives after its last alarm everybody is free."""
+LONGEST = 1.0 + math.log2(HEAVIEST)
+"""Half-lives a quarantine lasts at most."""
 LISTED_S = 3600.0
 """Alarms of the last hour are shown, even where they put nobody in quarantine."""
 

@@ -243,3 +243,48 @@ def test_lone_queries_are_no_evidence() -> None:
     assert table.dtype == np.float32
     assert table.any(axis=1).tolist() == [False, True, True, False]
     assert features(records[:0]).shape == (0, len(FEATURES))
+
+
+def test_who_continues_what_others_began_answers_for_what_he_adds() -> None:
+    theirs = asked(grainy(12), anomaly=9.0)
+    innocent = follow(query(grainy(13)[-1], time=20.0, anomaly=1.0, owner=4), theirs[-8:])
+    assert of(innocent, "length", "owners", "blame") == [13, 2, 0]
+    assert innocent["strangest"] == 1.0
+    assert features(innocent[None])[0].tolist() == [0, 0, 0, 0, 0, 13]
+    accomplice = follow(query(grainy(13)[-1], time=20.0, anomaly=8.0, owner=4), theirs[-8:])
+    found = dict(zip(FEATURES, features(accomplice[None])[0].tolist(), strict=True))
+    assert found["anomaly"] > 8
+    again = follow(query(grainy(14)[-1], time=21.0, anomaly=1.0, owner=4), innocent[None])
+    assert again["blame"] == 0
+
+
+def test_somebody_elses_query_is_no_retry_of_ones_own() -> None:
+    theirs = asked(grainy(5), anomaly=9.0)
+    record = follow(query(grainy(5)[2], time=99.0, owner=4), theirs)
+    assert of(record, "blame", "origin") == [0, NO_LABEL]
+
+
+def test_the_class_a_chain_began_with_is_its_principals() -> None:
+    record = begin(query(picture()))
+    answered(record, 40_000)  # more classes than 16 bits hold
+    mine = follow(query(picture() * 0.99, time=2.0), record[None])
+    yours = follow(query(picture() * 0.99, time=2.0, owner=9), record[None])
+    assert of(mine, "origin", "label") == [40_000, 40_000]
+    assert yours["origin"] == NO_LABEL
+
+
+@pytest.mark.parametrize("level", [0.25, 2.5])
+def test_mirrored_noise_is_known_although_all_of_the_noise_comes_first(level: float) -> None:
+    noise = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(5)) * level / 255
+    images = torch.cat((picture() + noise, picture() - noise)).clamp(0, 1)
+    sketches = Sketcher(KEY)(images).numpy()
+    records: list[np.ndarray] = []
+    for i, x in enumerate(images):
+        each = query(x, time=float(i))
+        record = begin(each)
+        if records:
+            record = follow(each, np.stack(records[-MOST:]), None, sketches[:i])
+        records.append(record)
+    mirrored = [float(record["mirrored"]) for record in records]
+    assert max(mirrored[:21]) < 0.95
+    assert max(mirrored[:30]) > 0.95

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from proxy import wire
-from proxy.answers import copies_request, read_output, shows_output, write_output
+from proxy.answers import copies_request, read_output, shows_output, swap_classes, write_output
 from proxy.pb import open_inference_pb2 as pb
 from tests.builders import infer_request, infer_response, set_parameter
 from tests.proxy.test_tensors import SPEC
@@ -162,3 +162,19 @@ def test_copies_of_some_samples_take_their_rows_of_other_inputs_along() -> None:
     assert number.tolist() == [[1, 2], [5, 6]] * 2
     assert text.tolist() == [[b"a", b""], [b"", b"ddd"]] * 2
     assert setting.tolist() == [7.5, 7.5]
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP64", "FP16"])
+def test_two_classes_change_places_to_the_last_bit(datatype: str) -> None:
+    dtype = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2"}[datatype]
+    rows = np.array([[0.1, 2.3, 1 / 3], [1, 0, 0], [5, 6, 7]], dtype)
+    output = pb.ModelInferResponse.InferOutputTensor(
+        name=SPEC.output, datatype=datatype, shape=rows.shape
+    )
+    message = pb.ModelInferResponse(outputs=[output], raw_output_contents=[rows.tobytes()])
+    given = swap_classes(message.SerializeToString(), SPEC, 3, {0: (2, 1), 1: (1, 0)})
+    (raw,) = pb.ModelInferResponse.FromString(given).raw_output_contents
+    expected = rows.copy()
+    expected[0] = rows[0][[0, 2, 1]]
+    expected[1] = rows[1][[1, 0, 2]]
+    assert raw == expected.tobytes()

@@ -47,10 +47,10 @@ async def trace(first: NDArray[np.float32] | None) -> Trace:
     """What is known of the three images, asked for a second time, the first with these answers."""
     history = History(config.History(), METRICS)
     fingerprint = Fingerprinter(history.salts.steady("m"), lambda: history.salts.of("m"))
-    began = await history.observe("m", "p", fingerprint(X, torch.zeros(3)))
+    began = await history.observe("m", "p", fingerprint(X, torch.zeros(3)), config.QueryAttacks())
     if first is not None:
         began.answered(first)
-    return await history.observe("m", "p", fingerprint(X, torch.zeros(3)))
+    return await history.observe("m", "p", fingerprint(X, torch.zeros(3)), config.QueryAttacks())
 
 
 def inspection(action: Action, *, hides: bool = False) -> Inspection:

@@ -42,7 +42,7 @@ def binary_search(seed: int = 502, steps: int = 10) -> NDArray[np.float32]:
 async def watched(
     triton: EmbeddedTriton, calibrations: Path, folder: Path, **settings: Any
 ) -> AsyncIterator[Defended]:
-    policy = {"action": "flag", **settings.pop("query_attacks", {})}
+    policy = {"fpr": 0.05, "action": "flag", **settings.pop("query_attacks", {})}
     model = {"query_attacks": policy, "fpr": 0.02, **settings.pop("model", {})}
     async with defended(
         triton.grpc_address, calibrations, folder, {MODEL: model}, **settings

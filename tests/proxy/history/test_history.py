@@ -46,7 +46,7 @@ class Replica:
     async def ask(self, x: Tensor, principal: str = "p") -> np.ndarray:
         """The features of one image."""
         self.now += 0.01
-        trace = await self.history.observe(MODEL, principal, self.prints(x[None]))
+        trace = await self.history.observe(MODEL, principal, self.prints(x[None]), POLICY)
         return trace.features[0]
 
     def state(self) -> str:
@@ -172,7 +172,7 @@ async def test_quarantine_reaches_other_replicas_with_the_next_query(
     server: RedisServer, tmp_path: Path
 ) -> None:
     async with replicas(2, server, tmp_path) as (first, second):
-        trace = await first.history.observe(MODEL, "eve", first.prints(IMAGES[:1]))
+        trace = await first.history.observe(MODEL, "eve", first.prints(IMAGES[:1]), POLICY)
         first.history.alarm(MODEL, "eve", POLICY, trace)
         await first.told()
         assert not second.history.is_quarantined(MODEL, "eve")
@@ -188,7 +188,7 @@ async def test_what_one_replica_forgives_is_not_imposed_anew(
     server: RedisServer, tmp_path: Path
 ) -> None:
     async with replicas(2, server, tmp_path) as (first, second):
-        trace = await first.history.observe(MODEL, "eve", first.prints(IMAGES[:1]))
+        trace = await first.history.observe(MODEL, "eve", first.prints(IMAGES[:1]), POLICY)
         first.history.alarm(MODEL, "eve", POLICY, trace)
         await first.told()
         await second.ask(IMAGES[1], "eve")
@@ -217,3 +217,51 @@ async def test_a_shared_store_that_dies_leaves_the_local_chain_and_is_found_agai
         lengths += [(await replica.ask(x))[LENGTH] for x in copies[6:]]
         assert lengths == [0, 2, 3, 4, 5, 6, 7, 8, 9]
         await replica.told()
+
+
+async def test_who_was_pardoned_begins_anew() -> None:
+    replica = Replica()
+    copies = near_copies(6)
+    for x in copies[:4]:
+        await replica.ask(x)
+    replica.history.forget("p", MODEL)
+    assert (await replica.ask(copies[4]))[LENGTH] == 0
+    assert (await replica.ask(copies[5]))[LENGTH] == 2
+
+
+async def test_nobody_is_suspected_for_what_others_asked_about_the_same_image() -> None:
+    replica = Replica()
+    copies = near_copies(9)
+    odd = torch.full((1,), 12.0)
+    for x in copies[:8]:
+        await replica.history.observe(MODEL, "eve", replica._fingerprint(x[None], odd), POLICY)
+    features = await replica.ask(copies[8], "alice")
+    assert features[LENGTH] == 9
+    assert not features[:-1].any()
+
+
+async def test_many_alike_in_one_request_take_no_longer_than_some() -> None:
+    replica = Replica()
+    noise = torch.randn(300, *IMAGES.shape[1:], generator=torch.Generator().manual_seed(1)) / 255
+    prints = replica.prints((IMAGES[0] + noise).clamp(0, 1))
+    trace = await replica.history.observe(MODEL, "p", prints, POLICY)
+    linked = trace.features[:, LENGTH] > 0
+    assert 60 <= linked.sum() <= 64
+    assert linked[-1]
+
+
+async def test_an_imposed_quarantine_lasts_no_longer_than_one_of_its_own(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    forever = config.QueryAttacks(quarantine_minutes=1e6)
+    never = config.QueryAttacks(quarantine_minutes=0)
+    async with replicas(3, server, tmp_path) as (first, second, third):
+        trace = await first.history.observe(MODEL, "eve", first.prints(IMAGES[:1]), forever)
+        first.history.alarm(MODEL, "eve", forever, trace)
+        await first.told()
+        await second.ask(IMAGES[1], "eve")
+        assert second.history.is_quarantined(MODEL, "eve")
+        second.now += 7 * 600 + 1
+        assert not second.history.is_quarantined(MODEL, "eve")
+        await third.history.observe(MODEL, "eve", third.prints(IMAGES[1:2]), never)
+        assert not third.history.is_quarantined(MODEL, "eve")
