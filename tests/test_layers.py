@@ -164,8 +164,8 @@ TABLE = {
         "proxy.queries proxy.tasks proxy.upstream numpy"
     ),
     "proxy.evidence": (
-        "proxy.answers proxy.case proxy.device proxy.flow proxy.inspection proxy.queries "
-        "proxy.tasks proxy.upstream ~proxy.history.history"
+        "proxy.answers proxy.budget proxy.case proxy.device proxy.flow proxy.inspection "
+        "proxy.queries proxy.tasks proxy.upstream ~proxy.history.history"
     ),
     "proxy.device": (
         "proxy.batcher proxy.budget proxy.case proxy.errors proxy.flow proxy.inspection numpy"
@@ -212,16 +212,15 @@ TABLE = {
     "proxy.history.history": (
         "detectors.chains proxy.config proxy.history.access proxy.history.fingerprints "
         "proxy.history.linking proxy.history.local proxy.history.quarantine proxy.history.salts "
-        "proxy.history.shared proxy.history.store proxy.metrics numpy"
+        "proxy.history.shared proxy.history.store proxy.history.trails proxy.metrics numpy"
     ),
-    "proxy.history.linking": (
-        "detectors.chains proxy.history.fingerprints proxy.history.store numpy"
-    ),
+    "proxy.history.linking": "detectors.chains proxy.history.fingerprints proxy.history.store numpy",
     "proxy.history.fingerprints": (
         "detectors.content_fingerprint detectors.digest detectors.perceptual_fingerprint "
         "detectors.sketch numpy torch"
     ),
     "proxy.history.salts": "proxy.config proxy.keyfile",
+    "proxy.history.trails": "detectors.chains numpy",
     "proxy.history.local": (
         "proxy.history.fair_slots proxy.history.key_index proxy.history.store numpy"
     ),
