@@ -75,8 +75,8 @@ TABLE = {
     ),
     "tuning.report": (
         "detectors proxy.adapt proxy.config proxy.configfile proxy.defence proxy.defences "
-        "proxy.errors proxy.metrics proxy.rpc proxy.scoring proxy.upstream purifiers "
-        "purifiers.base purifiers.plugins rich"
+        "proxy.errors proxy.history.history proxy.metrics proxy.rpc proxy.scoring proxy.upstream "
+        "purifiers purifiers.base purifiers.plugins rich"
     ),
     "tuning.contract": "detectors detectors.base detectors.chains purifiers torch",
     "tuning.model_client": (
