@@ -134,13 +134,14 @@ class Replay:
             len(frames), chains.RECORD, KEYS, ttl_s=2.0 * len(frames), clock=lambda: 0.0
         )
         owner = np.array([_OWNER], np.uint64)
-        records = []
+        trail, records = prints.sketch[:0], []
         for row in range(len(frames)):
             one = prints[row : row + 1]
             found = _at_once(store.lookup(one.keys[0], owner))
-            linked = link(one, owner=_OWNER, now=row + 1.0, found=[found])
+            linked = link(one, owner=_OWNER, now=row + 1.0, found=[found], trail=trail)
             new = ~linked.repeats
             store.remember(one.keys[0][new], owner[new], linked.records[new])
+            trail = np.concatenate((trail, one.sketch[new]))[-chains.TRAIL :]
             records.append(linked.records)
         return torch.from_numpy(chains.features(np.concatenate(records)))
 

@@ -20,15 +20,15 @@ from loadtests.query_attacks.tally import detection, interval, moments, success
 class Sizes:
     """How much is measured."""
 
-    runs: int = 40
+    runs: int = 25
     """Of each attack that does not adapt, where it is refused."""
-    decoyed: int = 15
+    decoyed: int = 6
     """Of each attack that is led astray: every one takes its whole budget."""
-    adaptive: int = 20
+    adaptive: int = 8
     """Of each that adapts; half as many flee."""
-    blinded: int = 40
-    sybils: int = 20
-    replicas: int = 20
+    blinded: int = 16
+    sybils: int = 12
+    replicas: int = 12
     independent: int = 3000
     """Images, by many principals and again others by one; each comes in one variation too."""
     sequences: int = 12

@@ -144,6 +144,15 @@ def test_searches_are_seen() -> None:
     assert column(replay(torch.stack(mirrored()).clamp(0, 1)), "mirrored")[-1] > 1.8
 
 
+def test_the_trail_of_the_principal_is_known() -> None:
+    """Noise that is asked about first, and its mirror images after all of it."""
+    x, steps = torch.stack(mirrored(5)), range(1, 11)
+    apart = torch.stack(
+        [x[0], *(x[i] for i in steps if i % 2), *(x[i] for i in steps if not i % 2)]
+    )
+    assert column(Replay(calm, KEY)(apart.clamp(0, 1)), "mirrored")[-1] > 1
+
+
 def test_the_strangest_input_is_remembered() -> None:
     odd = torch.tensor([0.5, 7.0, 1.0, 2.0])
     chains = Replay(lambda x: odd, KEY)(torch.stack(grainy(4)).clamp(0, 1))
