@@ -144,21 +144,23 @@ def from_sybils(stage: Stage) -> None:
 def spread(stage: Stage) -> None:
     """Attackers who ask three replicas in turn, and the same ones at a single replica."""
     tick = stage.task("replicas", 2 * len(SPREAD) * stage.sizes.replicas)
-    queries: dict[int, list[int]] = {}
+    found: dict[int, list[Run]] = {}
     for count in (1, REPLICAS):
         targets = stage.targets(PLACES["replicas"])
-        pool: list[Run] = []
+        found[count] = []
         with stage.scene.site(count, shared=True, action="block") as site:
             for name in SPREAD:
                 runs = stage.attacked(_plain(name), targets, stage.sizes.replicas, site, tick)
                 stage.searches(f"replicas: {count}", name, runs)
-                pool += runs
+                found[count] += runs
             stage.report.add(section=f"replicas: {count}", degraded=site.degraded)
-        queries[count] = [run.seen_for for run in pool]
+    pairs = zip(found[1], found[REPLICAS], strict=True)
+    seen = [(a.seen_for, b.seen_for) for a, b in pairs if not (a.is_lucky or b.is_lucky)]
     for label, of in (("mean", np.mean), ("median", np.median)):
+        alone, spread_out = of(seen, axis=0)
         stage.report.figure(
             f"queries until detection, {label}, {REPLICAS} replicas to one",
-            float(of(queries[REPLICAS]) / of(queries[1])),
+            float(spread_out / alone),
             "<= 1.2",
-            of=len(queries[1]),
+            of=len(seen),
         )
