@@ -158,7 +158,9 @@ TABLE = {
         "proxy.assessor proxy.budget proxy.errors proxy.evidence proxy.flow proxy.inspection "
         "proxy.policy proxy.tasks proxy.upstream"
     ),
-    "proxy.assessor": "proxy.device proxy.errors proxy.evidence proxy.flow proxy.inspection proxy.policy",
+    "proxy.assessor": (
+        "proxy.device proxy.errors proxy.evidence proxy.flow proxy.inspection proxy.policy"
+    ),
     "proxy.aggregator": (
         "proxy.answers proxy.device proxy.errors proxy.evidence proxy.inspection proxy.policy "
         "proxy.queries proxy.tasks proxy.upstream numpy"
@@ -214,7 +216,9 @@ TABLE = {
         "proxy.history.linking proxy.history.local proxy.history.quarantine proxy.history.salts "
         "proxy.history.shared proxy.history.store proxy.history.trails proxy.metrics numpy"
     ),
-    "proxy.history.linking": "detectors.chains proxy.history.fingerprints proxy.history.store numpy",
+    "proxy.history.linking": (
+        "detectors.chains proxy.history.fingerprints proxy.history.store numpy"
+    ),
     "proxy.history.fingerprints": (
         "detectors.content_fingerprint detectors.digest detectors.perceptual_fingerprint "
         "detectors.sketch numpy torch"
@@ -255,7 +259,9 @@ TABLE = {
     "proxy": "",
     "proxy.admin": "aiohttp",
     "proxy.allocator": "",
-    "proxy.decoy": "proxy.answers proxy.evidence proxy.flow proxy.inspection proxy.policy proxy.upstream",
+    "proxy.decoy": (
+        "proxy.answers proxy.evidence proxy.flow proxy.inspection proxy.policy proxy.upstream"
+    ),
     "proxy.case": "proxy.flow numpy ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
