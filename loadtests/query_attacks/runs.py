@@ -38,8 +38,13 @@ class Run:
 
     @property
     def is_search(self) -> bool:
-        """Whether it needs `LEAST` queries or more, undefended, or does not win at all."""
-        return not self.undefended_at or self.undefended_at >= LEAST
+        """Whether it needs `LEAST` queries or more, undefended, or does not win at all.
+
+        Where that is not known: whether it is not lucky.
+        """
+        if self.undefended_at is None:
+            return not self.is_lucky
+        return self.undefended_at == 0 or self.undefended_at >= LEAST
 
     @property
     def is_detected(self) -> bool:

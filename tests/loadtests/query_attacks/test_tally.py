@@ -33,7 +33,8 @@ def test_an_interval_is_exact() -> None:
 def test_what_is_a_search() -> None:
     assert run(free=10).is_search
     assert run(free=0).is_search  # never wins
-    assert run(free=None).is_search  # not known: every run counts
+    assert run(free=None, served=4).is_search
+    assert not run(free=None, served=3).is_search
     assert not run(free=9).is_search
 
 
