@@ -20,15 +20,15 @@ from loadtests.query_attacks.tally import detection, interval, moments, success
 class Sizes:
     """How much is measured."""
 
-    runs: int = 25
+    runs: int = 20
     """Of each attack that does not adapt, where it is refused."""
-    decoyed: int = 6
+    decoyed: int = 4
     """Of each attack that is led astray: every one takes its whole budget."""
-    adaptive: int = 8
+    adaptive: int = 6
     """Of each that adapts; half as many flee."""
-    blinded: int = 16
-    sybils: int = 12
-    replicas: int = 12
+    blinded: int = 12
+    sybils: int = 10
+    replicas: int = 10
     independent: int = 3000
     """Images, by many principals and again others by one; each comes in one variation too."""
     sequences: int = 12
