@@ -40,12 +40,12 @@ from loadtests.query_attacks.victim import cifar
 TITLE = "Query attacks on ResNet-20, CIFAR-10"
 SECTIONS: Mapping[str, Callable[[Stage], None]] = {
     "detect": searches.detect,
-    "decoy": searches.decoy,
-    "adaptive": searches.adaptively,
-    "blinded": searches.blinded,
-    "sybils": searches.from_sybils,
-    "replicas": searches.spread,
     "false": ordinary.benign_traffic,
+    "replicas": searches.spread,
+    "sybils": searches.from_sybils,
+    "blinded": searches.blinded,
+    "adaptive": searches.adaptively,
+    "decoy": searches.decoy,
 }
 RUNS = ("runs", "decoyed", "adaptive", "blinded", "sybils", "replicas")
 """Sizes that --runs sets."""
