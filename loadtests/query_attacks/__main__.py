@@ -18,6 +18,7 @@ Debian's redis-server. Alone on two cores about 40 minutes, with --quick 5.
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import time
@@ -62,6 +63,8 @@ def main() -> int:
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the detections (PNG)")
     chosen = parser.parse_args()
     warn_if_busy()
+    # Ended from outside, it still stops Triton and the sidecars.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     torch.set_num_threads(1)  # as many as the model has in Triton
     sizes = QUICK if chosen.quick else FULL
     if chosen.runs is not None:
