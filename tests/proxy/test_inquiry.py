@@ -174,9 +174,17 @@ async def test_watch_redraws_a_terminal(proxy: Remembering) -> None:
     assert "42 queries remembered" in text
 
 
+# Jobs in the background, of a CI say, begin with SIGINT ignored, and so do their children.
+AT_A_TERMINAL = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from proxy.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
 async def test_ctrl_c_ends_a_watch_well(proxy: Remembering) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "proxy", "history", "--admin", proxy.address, "--watch", "--json"),
+        *(sys.executable, "-c", AT_A_TERMINAL),
+        *("history", "--admin", proxy.address, "--watch", "--json"),
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
