@@ -61,6 +61,8 @@ seconds equal on all replicas; `label` is the model's class for the query and `o
 chain's first, both `NO_LABEL` where nobody knows; `gap` and `misses` are of the halving; `blame` is
 1 where the chain's statistics are the asker's own doing (`follow`)."""
 
+VERSION = 1
+"""Of what the statistics mean; another one makes calibrations stale, and is raised with them."""
 NO_LABEL = -1
 MOST = 8
 """Earlier queries a new one is compared with."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detectors.base import Detector, DetectorError, Evidence, Need
-from detectors.chains import FEATURES
+from detectors.chains import FEATURES, VERSION
 
 _LEAST = {"strangest": 5.0, "anomaly": 4.5, "halving": 1.5, "mirrored": 0.95, "flips": 7.0}
 """What each statistic must exceed in any case. A deployment's benign sequences are few and their
@@ -87,15 +87,20 @@ class QueryHistory(Detector):
         return float(self._benign[count - max(exceed, 1)])
 
     def state(self) -> dict[str, Tensor]:
-        """Units and benign scores."""
+        """Units, benign scores, and what version of the statistics they are of."""
         if self._units is None or self._benign is None:
             return {}
-        return {"units": self._units, "benign": self._benign}
+        version = torch.tensor([VERSION])
+        return {"units": self._units, "benign": self._benign, "version": version}
 
     def load_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Restore what `fit` learned."""
-        if set(state) != {"units", "benign"} or state["units"].shape != (len(_LEAST),):
-            raise DetectorError(f"{self.name}: expected units and benign, not {sorted(state)}")
+        """Restore what `fit` learned; DetectorError for what another version of it did."""
+        if set(state) != {"units", "benign", "version"} or state["units"].shape != (len(_LEAST),):
+            raise DetectorError(
+                f"{self.name}: expected units, benign and version, not {sorted(state)}"
+            )
+        if state["version"].tolist() != [VERSION]:
+            raise DetectorError(f"{self.name}: fitted by a version with other statistics")
         self._units, self._benign = state["units"].to(device), state["benign"].to(device)
 
     def _score(self, evidence: Evidence) -> Tensor:

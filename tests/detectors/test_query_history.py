@@ -91,7 +91,7 @@ def test_the_state_has_the_alarm_level_too() -> None:
     restored.load_state(detector.state(), torch.device("cpu"))
     assert restored.alarm_level(0.01) == detector.alarm_level(0.01)
     with pytest.raises(DetectorError, match="expected units and benign"):
-        restored.load_state({"units": torch.ones(2), "benign": torch.ones(3)}, torch.device("cpu"))
+        restored.load_state(detector.state() | {"units": torch.ones(2)}, torch.device("cpu"))
 
 
 def test_an_input_that_cannot_be_judged_has_no_score() -> None:
@@ -99,3 +99,9 @@ def test_an_input_that_cannot_be_judged_has_no_score() -> None:
     x = torch.tensor([[0.5, 0.5], [0.5, torch.nan]])
     found = detector.score(Evidence(x, chain=chains(2, halving=9.0)))
     assert torch.isfinite(found).tolist() == [True, False]
+
+
+def test_what_another_version_learned_is_refused() -> None:
+    state = fitted(quiet=QUIET).state()
+    with pytest.raises(DetectorError, match="other statistics"):
+        QueryHistory().load_state(state | {"version": torch.tensor([0])}, torch.device("cpu"))
