@@ -90,7 +90,7 @@ def test_the_state_has_the_alarm_level_too() -> None:
     detector, restored = fitted(quiet=QUIET), QueryHistory()
     restored.load_state(detector.state(), torch.device("cpu"))
     assert restored.alarm_level(0.01) == detector.alarm_level(0.01)
-    with pytest.raises(DetectorError, match="expected units and benign"):
+    with pytest.raises(DetectorError, match="expected units, benign"):
         restored.load_state(detector.state() | {"units": torch.ones(2)}, torch.device("cpu"))
 
 
