@@ -66,7 +66,7 @@ TABLE = {
         "tuning.sequences rich torch"
     ),
     "tuning.sequences": (
-        "detectors.benign_sequences detectors.chains proxy.history.fingerprints "
+        "detectors.benign_sequences detectors.chains detectors.steps proxy.history.fingerprints "
         "proxy.history.linking proxy.history.local tuning.batches numpy rich torch"
     ),
     "tuning.witness": "detectors.base proxy.adapt proxy.upstream tuning.model_client rich torch",
@@ -217,14 +217,14 @@ TABLE = {
         "proxy.history.shared proxy.history.store proxy.history.trails proxy.metrics numpy"
     ),
     "proxy.history.linking": (
-        "detectors.chains proxy.history.fingerprints proxy.history.store numpy"
+        "detectors.chains detectors.steps proxy.history.fingerprints proxy.history.store numpy"
     ),
     "proxy.history.fingerprints": (
         "detectors.content_fingerprint detectors.digest detectors.perceptual_fingerprint "
         "detectors.sketch numpy torch"
     ),
     "proxy.history.salts": "proxy.config proxy.keyfile",
-    "proxy.history.trails": "detectors.chains numpy",
+    "proxy.history.trails": "detectors.steps numpy",
     "proxy.history.local": (
         "proxy.history.fair_slots proxy.history.key_index proxy.history.store numpy"
     ),
@@ -262,6 +262,7 @@ TABLE = {
     "proxy.decoy": (
         "proxy.answers proxy.evidence proxy.flow proxy.inspection proxy.policy proxy.upstream"
     ),
+    "detectors.steps": "detectors.sketch numpy",
     "proxy.case": "proxy.flow numpy ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
@@ -357,7 +358,7 @@ TABLE = {
     "detectors.margin": "detectors.answers detectors.base purifiers.base torch",
     "detectors.residual_cnn": "detectors.base purifiers.learned torch",
     "detectors.query_history": "detectors.base detectors.chains torch",
-    "detectors.chains": "detectors.sketch numpy",
+    "detectors.chains": "detectors.sketch detectors.steps numpy",
     "detectors.digest": "detectors.salted torch",
     "detectors.sketch": "torch",
     "detectors.content_fingerprint": "detectors.base detectors.salted torch",
@@ -464,6 +465,7 @@ LAZY = {"proxy.cli", "proxy.defences", "proxy.server", "tuning.supervise"}
 
 # Sources whose tests are in another file than their mirror.
 TESTED_IN = {
+    "detectors.steps": "tests/detectors/test_chains.py",
     "tuning.demo.digits": "tests/tuning/demo/test_story.py",
     "tuning.demo.picture": "tests/tuning/demo/test_story.py",
     "tuning.demo.policy": "tests/tuning/demo/test_story.py",

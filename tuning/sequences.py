@@ -11,7 +11,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from detectors import chains
+from detectors import chains, steps
 from detectors.benign_sequences import CALIBRATED, FAMILIES, sequence
 from proxy.history.fingerprints import KEYS, Fingerprinter
 from proxy.history.linking import link
@@ -141,7 +141,7 @@ class Replay:
             linked = link(one, owner=_OWNER, now=row + 1.0, found=[found], trail=trail)
             new = ~linked.repeats
             store.remember(one.keys[0][new], owner[new], linked.records[new])
-            trail = np.concatenate((trail, one.sketch[new]))[-chains.TRAIL :]
+            trail = np.concatenate((trail, one.sketch[new]))[-steps.TRAIL :]
             records.append(linked.records)
         return torch.from_numpy(chains.features(np.concatenate(records)))
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from detectors import chains
+from detectors import chains, steps
 from proxy.history.fingerprints import CONTENT, PERCEPTUAL, Prints
 from proxy.history.store import Found
 
 _CONTENT_BITS = np.uint64((1 << CONTENT) - 1)
 _LOOKS_BITS = np.uint64(((1 << PERCEPTUAL) - 1) << CONTENT)
-_REACH = 4 * chains.MOST
+_REACH = 4 * steps.MOST
 """Samples of a request that one is compared with, those just before it: batches can be large."""
 _MOST_ROWS = 64
 """Samples of a request that are linked; it takes up to half a millisecond each."""
@@ -66,7 +66,7 @@ def link(
             between = chains.searched(query, others)
             earlier, others = others[between], others[~between]
         if len(earlier):
-            walked = np.concatenate((trail, prints.sketch[:row]))[-chains.TRAIL :]
+            walked = np.concatenate((trail, prints.sketch[:row]))[-steps.TRAIL :]
             records[row] = chains.follow(query, earlier, others, walked)
             repeats[row] = bool((earlier["digest"] == query.digest).any())
     return Linked(records, repeats)
@@ -112,7 +112,7 @@ def _before(prints: Prints) -> dict[int, npt.NDArray[np.intp]]:
     count = len(prints.sketch)
     alike = np.zeros((count, min(_REACH, count)), np.bool_)  # column d: the one d + 1 before
     for lag in range(1, min(_REACH, count - 1) + 1):
-        alike[lag:, lag - 1] = chains.near(prints.sketch[lag:], prints.sketch[:-lag])
+        alike[lag:, lag - 1] = steps.near(prints.sketch[lag:], prints.sketch[:-lag])
     keys = prints.keys[0, :, :-1]  # they may have the owner in common
     for row in _some(np.flatnonzero(_sharing_a_key(keys)).tolist()):
         first = max(0, row - _REACH)

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
-from detectors.chains import TRAIL
+from detectors.steps import TRAIL
 
 MOST = 1024
 """Principals whose latest queries are kept, about nine kilobytes each."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from detectors.chains import (
     FEATURES,
-    MOST,
     NO_LABEL,
     RECORD,
     Query,
@@ -23,6 +22,7 @@ from detectors.chains import (
 )
 from detectors.digest import Digest
 from detectors.sketch import Sketcher
+from detectors.steps import MOST
 from tests.detectors.test_scenes import picture
 
 KEY = b"0123456789abcdef"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from detectors.chains import TRAIL
 from detectors.sketch import SIZE
+from detectors.steps import TRAIL
 from proxy.history.trails import Trails
 
 
