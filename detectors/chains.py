@@ -159,8 +159,9 @@ def follow(
 ) -> npt.NDArray[np.void]:
     """The record of a query that follows on earlier ones, ().
 
-    It continues the longest of their chains. An exact repeat changes nothing: it is a retry, and
-    gets the record of the query it repeats.
+    It continues the longest of their chains; of the principal's own, the strangest input counts,
+    whichever it belongs to, for replicas may see the beginnings of one search apart. An exact
+    repeat changes nothing: it is a retry, and gets the record of the query it repeats.
 
     Who continues what somebody else began answers for it only by adding to it: an unusual input, a
     step of a search, a mirrored pair. Otherwise one query near an image would put everybody under
@@ -191,9 +192,10 @@ def follow(
     record["mirrored"] = _KEEP * last["mirrored"] + is_mirrored
     record["flips"], record["label"] = last["flips"], last["label"]
     adds = is_step or is_mirrored or query.anomaly >= _ODD
+    own = earlier[earlier["owner"] == query.owner]
+    record["strangest"] = max(record["strangest"], own["strangest"].max(initial=0))
     if last["owner"] == query.owner:
         record["owners"], record["origin"] = last["owners"], last["origin"]
-        record["strangest"] = max(record["strangest"], last["strangest"])
         record["blame"] = last["blame"] or adds
     else:
         record["owners"] = min(int(last["owners"]) + 1, 65_535)

@@ -288,3 +288,14 @@ def test_mirrored_noise_is_known_although_all_of_the_noise_comes_first(level: fl
     mirrored = [float(record["mirrored"]) for record in records]
     assert max(mirrored[:21]) < 0.95
     assert max(mirrored[:30]) > 0.95
+
+
+def test_the_strangest_of_ones_own_counts_whatever_chain_it_is_in() -> None:
+    long = asked(grainy(9))
+    odd = begin(query(picture() * 0.98, time=3.5, anomaly=12.0))
+    record = follow(query(picture(), time=50.0), np.concatenate((long[-2:], odd[None])))
+    assert record["length"] == 10
+    assert record["strangest"] == 12.0
+    theirs = begin(query(picture() * 0.98, time=3.5, anomaly=12.0, owner=9))
+    record = follow(query(picture(), time=50.0), np.concatenate((long[-2:], theirs[None])))
+    assert record["strangest"] == 0.0
