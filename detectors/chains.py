@@ -59,11 +59,13 @@ RECORD = np.dtype(
 """A remembered query, packed. `time` and `since` are the query's and its chain's begin, in
 seconds equal on all replicas; `label` is the model's class for the query and `origin` for the
 chain's first, both `NO_LABEL` where nobody knows; `gap` and `misses` are of the halving; `blame` is
-1 where the chain's statistics are the asker's own doing (`follow`)."""
+`OWN` where the chain's statistics are the asker's own doing, `NEWCOMER` where that is taken for
+granted for once, 0 otherwise (`follow`)."""
 
 VERSION = 1
 """Of what the statistics mean; another one makes calibrations stale, and is raised with them."""
 NO_LABEL = -1
+OWN, NEWCOMER = 1, 2
 _ODD = 3.0
 """Anomaly from which a query adds to a chain that others began: one benign image in twenty."""
 _KEEP = 0.9
@@ -144,7 +146,8 @@ def begun(
     records = np.zeros(len(digests), RECORD)
     records["sketch"], records["digest"], records["owner"] = sketches, digests, owner
     records["time"] = records["since"] = time
-    records["length"] = records["owners"] = records["blame"] = 1
+    records["length"] = records["owners"] = 1
+    records["blame"] = OWN
     records["label"] = records["origin"] = NO_LABEL
     bounded = np.nan_to_num(np.clip(anomalies, 0.0, _BOUND), nan=0.0)
     records["strangest"] = records["anomaly"] = bounded
@@ -156,6 +159,8 @@ def follow(
     earlier: npt.NDArray[np.void],
     others: npt.NDArray[np.void] | None = None,
     trail: Sketches | None = None,
+    *,
+    newcomer: bool = False,
 ) -> npt.NDArray[np.void]:
     """The record of a query that follows on earlier ones, ().
 
@@ -165,13 +170,15 @@ def follow(
 
     Who continues what somebody else began answers for it only by adding to it: an unusual input, a
     step of a search, a mirrored pair. Otherwise one query near an image would put everybody under
-    suspicion who asks about that image later.
+    suspicion who asks about that image later. Whose very first query this is, is taken for one of
+    many names of the same attacker, but only for this query.
 
     Args:
         earlier: (M,) `RECORD`, M >= 1.
         others: (N,) `RECORD`: what else was asked of late, by the same principal. The first steps
             of a binary search are too far apart to be alike.
         trail: (T, SIZE) the principal's latest queries in their order, T <= `TRAIL`.
+        newcomer: the principal has asked nothing before.
     """
     same = earlier["digest"] == query.digest
     if same.any():
@@ -196,10 +203,10 @@ def follow(
     record["strangest"] = max(record["strangest"], own["strangest"].max(initial=0))
     if last["owner"] == query.owner:
         record["owners"], record["origin"] = last["owners"], last["origin"]
-        record["blame"] = last["blame"] or adds
+        record["blame"] = OWN if adds or last["blame"] == OWN else 0
     else:
         record["owners"] = min(int(last["owners"]) + 1, 65_535)
-        record["blame"] = adds
+        record["blame"] = OWN if adds else NEWCOMER if newcomer else 0
     return record
 
 

@@ -93,8 +93,9 @@ class Gatherer:
                 trace.answered(case.output)
             case = replace(case, chain=trace.features)
         samples = await self._device.judge(inspection, image, case)
-        if trace is not None and any(sample.alarm for sample in samples):
-            self._alarm(inspection, trace)
+        alarms = [row for row, sample in enumerate(samples) if sample.alarm]
+        if trace is not None and alarms:
+            self._alarm(inspection, trace, own=any(trace.is_own(row) for row in alarms))
         return Findings(image, glance, samples, trace)
 
     async def _trace(self, inspection: Inspection, glance: Glance) -> Trace | None:
@@ -110,11 +111,12 @@ class Gatherer:
         flow.quarantined = self.history.is_quarantined(flow.model, flow.principal)
         return trace
 
-    def _alarm(self, inspection: Inspection, trace: Trace) -> None:
+    def _alarm(self, inspection: Inspection, trace: Trace, *, own: bool) -> None:
+        """Note an alarm; held against the principal where it is the principal's own doing."""
         flow, policy = inspection.flow, inspection.model.query_attacks
         inspection.defence.metrics.history_alarm()
         flow.chain = trace.longest
-        if self.history is not None:
+        if self.history is not None and own:
             self.history.alarm(flow.model, flow.principal, policy, trace)
 
     async def _answers(

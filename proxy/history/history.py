@@ -69,6 +69,10 @@ class Trace:
         """Whether some sample follows on an earlier query."""
         return bool((self._linked.records["length"] > 1).any())
 
+    def is_own(self, row: int) -> bool:
+        """Whether a sample's chain is its principal's own doing."""
+        return bool(self._linked.records["blame"][row] == chains.OWN)
+
     @property
     def longest(self) -> int:
         """Queries in the longest chain that a sample continues."""

@@ -46,12 +46,13 @@ def link(
         owner: who asks.
         now: seconds, equal on all replicas.
         found: what stores and epochs know; the same earlier query may be in several.
-        trail: (T, D) the owner's latest queries in their order.
+        trail: (T, D) the owner's latest queries in their order; None for who asked nothing yet.
         pardoned: what this owner asked until then is not held against it.
     """
     records = chains.begun(prints.sketch, prints.digest, prints.anomaly, owner=owner, time=now)
     repeats = np.zeros(len(records), np.bool_)
     before = _before(prints)
+    newcomer = trail is None
     trail = prints.sketch[:0] if trail is None else trail
     met = np.unique(np.concatenate([np.array(list(before), np.intp), *(f.rows for f in found)]))
     for row in _some(met.tolist()):
@@ -67,7 +68,7 @@ def link(
             earlier, others = others[between], others[~between]
         if len(earlier):
             walked = np.concatenate((trail, prints.sketch[:row]))[-steps.TRAIL :]
-            records[row] = chains.follow(query, earlier, others, walked)
+            records[row] = chains.follow(query, earlier, others, walked, newcomer=newcomer)
             repeats[row] = bool((earlier["digest"] == query.digest).any())
     return Linked(records, repeats)
 

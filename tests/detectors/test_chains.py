@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detectors.chains import (
     FEATURES,
+    NEWCOMER,
     NO_LABEL,
     RECORD,
     Query,
@@ -254,6 +255,13 @@ def test_who_continues_what_others_began_answers_for_what_he_adds() -> None:
     accomplice = follow(query(grainy(13)[-1], time=20.0, anomaly=8.0, owner=4), theirs[-8:])
     found = dict(zip(FEATURES, features(accomplice[None])[0].tolist(), strict=True))
     assert found["anomaly"] > 8
+    newcomer = follow(
+        query(grainy(13)[-1], time=20.0, anomaly=1.0, owner=4), theirs[-8:], newcomer=True
+    )
+    assert newcomer["blame"] == NEWCOMER
+    assert features(newcomer[None])[0, FEATURES.index("anomaly")] > 7
+    later = follow(query(grainy(14)[-1], time=21.0, anomaly=1.0, owner=4), newcomer[None])
+    assert later["blame"] == 0  # for once
     again = follow(query(grainy(14)[-1], time=21.0, anomaly=1.0, owner=4), innocent[None])
     assert again["blame"] == 0
 

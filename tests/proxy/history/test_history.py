@@ -235,6 +235,7 @@ async def test_nobody_is_suspected_for_what_others_asked_about_the_same_image() 
     odd = torch.full((1,), 12.0)
     for x in copies[:8]:
         await replica.history.observe(MODEL, "eve", replica._fingerprint(x[None], odd), POLICY)
+    await replica.ask(IMAGES[2], "alice")
     features = await replica.ask(copies[8], "alice")
     assert features[LENGTH] == 9
     assert not features[:-1].any()
