@@ -13,7 +13,7 @@ false     alarms that ordinary traffic raises: independent images, and 49 kinds 
 memory    what remembering a query costs, in process and in Redis
 
 Needs a folder with `cifar10/train.npz`, `test.npz` and `resnet20.pt` (see `loadtests.cifar`) and
-Debian's redis-server. Alone on two cores about 40 minutes, with --quick 5.
+Debian's redis-server. Alone on two cores about 35 minutes, with --quick 5 to 7.
 """
 
 from __future__ import annotations

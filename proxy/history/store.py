@@ -45,14 +45,18 @@ class FingerprintStore(Protocol):
     async def lookup(self, keys: Keys, owners: Owners) -> Found:
         """Earlier queries that share keys with these; remembers nothing.
 
+        A key leads to the `MOST` newest queries that have it, so that what everybody asks costs no
+        more than what nobody asks; `shared` lacks a key that as many newer queries have.
+
         Never raises for a store that cannot be reached: it then finds nothing.
         """
 
     def remember(self, keys: Keys, owners: Owners, records: Records) -> Handles:
         """Remember queries. Returns at once; a store elsewhere is told in the background.
 
-        When the store is full, the owners that fill most of it lose their oldest queries first,
-        so that nobody can push out what others asked by asking much.
+        Nobody shall push out what others asked by asking much: a store in process drops the oldest
+        queries of whoever fills most of it, a shared one thins out who asks more than so many a
+        minute. A query without keys is not kept.
         """
 
     def amend(self, handles: Handles, records: Records) -> None:

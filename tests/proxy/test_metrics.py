@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from proxy.metrics import Metrics, SupervisorMetrics, build_labels
+from proxy.history.shared import REASONS
+from proxy.metrics import DEGRADATIONS, Metrics, SupervisorMetrics, build_labels
 
 WORKER = """
     import os, sys
@@ -150,3 +151,7 @@ def test_one_scrape_sums_the_workers_and_forgets_the_gauges_of_the_dead(tmp_path
     workers[1].communicate("")
     body = Metrics(CollectorRegistry()).exposition(tmp_path)[1].decode().splitlines()
     assert 'breakwater_requests_total{action="none",model="cnn",outcome="ok"} 2.0' in body
+
+
+def test_every_way_the_shared_history_degrades_has_a_label() -> None:
+    assert DEGRADATIONS == REASONS

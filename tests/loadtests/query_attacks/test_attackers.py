@@ -43,7 +43,7 @@ def test_no_query_is_sent_twice() -> None:
     assert len({asked.image.tobytes() for asked in out.log}) == out.queries == 500
 
 
-def test_an_attack_led_astray_starts_again() -> None:
+def test_an_attack_that_decoys_mislead_ends_with_its_budget_and_sends_numbers_only() -> None:
     plan, aim = SUITE["hsj"], target(100)
     decoy = Script([1] * 40 + [0] * 30 + [1])  # a while later even the attacked image is wrong
     out = attack(plan.run, decoy, BRIGHT, aim, plan.bound, seed=3, habits=plan.habits(3))
