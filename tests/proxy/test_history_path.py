@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from proxy.errors import Blocked
+from proxy.errors import Blocked, Overloaded
 from proxy.flow import Action
 from tests.defended import Defended, defended
 from tests.images import benign, output_of, request
@@ -171,3 +171,17 @@ async def test_observing_notes_alarms_and_changes_nothing(
             assert await ask(d, x) is not None
             await d.observed(count)
         assert d.metric("history_alarms_total") > 0
+
+
+async def test_a_principal_in_quarantine_gains_nothing_from_a_busy_device(
+    triton: EmbeddedTriton, calibrations: Path, tmp_path: Path
+) -> None:
+    settings = {"model": {"budget_ms": 500}, "query_attacks": {"action": "decoy"}}
+    async with watched(triton, calibrations, tmp_path, **settings) as d:
+        for x in binary_search():
+            await ask(d, x)
+        assert d.history.is_quarantined(MODEL, "tester")
+        with d.busy_device():
+            with pytest.raises(Overloaded):
+                await ask(d, STRANGERS[0])
+            assert await ask(d, STRANGERS[1], principal="another") is not None  # fails open
