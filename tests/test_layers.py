@@ -206,6 +206,8 @@ TABLE = {
     "proxy.layouts": "proxy.config proxy.errors proxy.pb",
     "proxy.audit": "proxy.flow",
     "proxy.batcher": "proxy.errors",
+    "proxy.breaker": "",
+    "proxy.forecast": "",
     "proxy.budget": "proxy.flow",
     "proxy.configfile": "proxy.config proxy.errors pydantic yaml",
     "proxy.fields": "proxy.errors",
