@@ -15,17 +15,18 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from tuning.processes import cpu_s as cpu_s
+from tuning.processes import resident_bytes as resident_bytes
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 READY_TIMEOUT_S = 60.0
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 Row = dict[str, str | int | float | bool | None]
 
@@ -97,37 +98,6 @@ class Child:
             self._process.wait()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-
-
-def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the state on, so that index 0 is field 3 of proc(5)."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _tree(root: int) -> Iterator[list[str]]:
-    """Stat fields of a process and all its descendants."""
-    parents: dict[int, list[tuple[int, list[str]]]] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                fields = _stat(int(folder.name))
-                parents.setdefault(int(fields[1]), []).append((int(folder.name), fields))
-    yield _stat(root)
-    waiting = [root]
-    while waiting:
-        for pid, fields in parents.get(waiting.pop(), []):
-            waiting.append(pid)
-            yield fields
-
-
-def cpu_s(root: int) -> float:
-    """CPU seconds, user and system, of a process and its descendants, ended ones included."""
-    return sum(sum(int(f) for f in fields[11:15]) for fields in _tree(root)) / _TICKS_PER_S
-
-
-def resident_bytes(root: int) -> int:
-    """Resident size of a process and its descendants; shared pages count once per process."""
-    return sum(int(fields[21]) for fields in _tree(root)) * _PAGE_BYTES
 
 
 def _first(path: str, prefix: str) -> str:
