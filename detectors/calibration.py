@@ -81,6 +81,11 @@ class Calibration:
         columns = self._columns(names)
         return {group: scores[:, columns] for group, scores in self._fitting.items()}
 
+    def benign(self, name: str) -> Tensor:
+        """One detector's benign scores, all groups of the thresholds' part together, ascending."""
+        (column,) = self._columns([name])
+        return self._mix[column]
+
     def with_learners(self, learners: Sequence[Learner]) -> Calibration:
         """The same calibration with learned scores besides."""
         return Calibration(self.names, self._fitting, self._held, learners)
@@ -112,7 +117,7 @@ class Calibration:
         levels: Sequence[Sequence[str]],
         fpr: float,
         *,
-        cascade: Cascade | None = None,
+        cascade: Cascade | Sequence[Cascade] | None = None,
         secrecy: Secrecy | None = None,
     ) -> Rule:
         """The rule for one set of detectors at a wanted false-positive rate.
@@ -121,7 +126,8 @@ class Calibration:
             levels: the detectors that are there at each evidence level, each level with all of
                 the one before; the last is the set the verdict rests on.
             fpr: wanted false-positive rate, held in every benign group.
-            cascade: when to stop before the last level; without it all levels are gathered.
+            cascade: when to stop before the last level, the same at each or one for each; without
+                it all levels are gathered.
             secrecy: weights of the detectors drawn from a secret.
 
         Raises:
@@ -131,6 +137,7 @@ class Calibration:
         if not 0 < fpr < 1:
             raise CalibrationError(f"fpr must be between 0 and 1, not {fpr}")
         used = levels if cascade is not None else levels[-1:]
+        cascades = [cascade] * (len(used) - 1) if isinstance(cascade, Cascade) else cascade or []
         names = tuple(levels[-1])
         return Rule.fit(
             [tuple(level) for level in used],
@@ -138,7 +145,7 @@ class Calibration:
             {group: scores[:, self._columns(names)] for group, scores in self._held.items()},
             fpr,
             learners={frozenset(learner.names): learner for learner in self.learners},
-            cascade=cascade,
+            cascades=cascades,
             secrecy=secrecy,
             device=self._device,
         )

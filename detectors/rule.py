@@ -46,7 +46,8 @@ class Cascade:
     """
 
     clean: float = 0.5
-    """Stop, unsuspicious, when at least this share of benign samples looks more suspicious."""
+    """Stop, unsuspicious, when at least this share of benign samples looks more suspicious. 1: at
+    no sample, since all scores are above 0 on the scale of rules."""
     suspicious: float = 0.001
     """Stop, suspicious, when at most this share of benign samples looks more suspicious."""
 
@@ -65,17 +66,23 @@ class Cascade:
 class Rule:
     """Scores on the scale -log(benign tail share), and the threshold at one false-positive rate.
 
-    Made by `Calibration.rule`.
+    Made by `Calibration.rule`. Whoever gathers evidence level by level takes `fuse` and `settles`
+    at each; `score` is the same for samples with all scores there.
+
+    Args:
+        fusions: of the detectors at each level; the last has all.
+        cascades: when to stop, one for each level but the last.
+        threshold: of the scores that come of it.
     """
 
     def __init__(
         self,
         fusions: Sequence[Fusion],
-        cascade: Cascade | None,
+        cascades: Sequence[Cascade],
         threshold: Threshold,
     ) -> None:
         self._fusions = tuple(fusions)
-        self._cascade = cascade
+        self._cascades = tuple(cascades)
         self.threshold = threshold
 
     @classmethod
@@ -87,7 +94,7 @@ class Rule:
         fpr: float,
         *,
         learners: Mapping[frozenset[str], Learner],
-        cascade: Cascade | None,
+        cascades: Sequence[Cascade],
         secrecy: Secrecy | None,
         device: torch.device,
     ) -> Rule:
@@ -98,22 +105,40 @@ class Rule:
             fitting: group -> (n, D), what fusions learn from.
             held: group -> (m, D), what the threshold rests on.
             learners: detectors of a level -> the score learned over them.
+            cascades: when a sample stops, one for each level but the last.
         """
+        if len(cascades) != len(levels) - 1:
+            raise CalibrationError(f"{len(levels)} levels, and {len(cascades)} ways to stop")
         names = tuple(levels[-1])
         cpu = [_fusion(level, names, fitting, learners, secrecy, "cpu") for level in levels]
-        draft = cls(cpu, cascade, Threshold(math.inf, fpr, 1.0, 0, ""))
+        draft = cls(cpu, cascades, Threshold(math.inf, fpr, 1.0, 0, ""))
         fused = {
             group: draft.score(dict(zip(names, scores.T, strict=True))).sort().values
             for group, scores in held.items()
         }
         if device.type != "cpu":
             cpu = [_fusion(level, names, fitting, learners, secrecy, device) for level in levels]
-        return cls(cpu, cascade, _threshold(fused, fpr))
+        return cls(cpu, cascades, _threshold(fused, fpr))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The detectors whose scores it takes."""
         return self._fusions[-1].names
+
+    @property
+    def levels(self) -> tuple[tuple[str, ...], ...]:
+        """The detectors that have looked at a sample by each level, the last with all."""
+        return tuple(fusion.names for fusion in self._fusions)
+
+    def fuse(self, level: int, scores: Mapping[str, Tensor]) -> Tensor:
+        """The fused score at one level by itself, (B,); NaN where a score is not finite."""
+        return self._fusions[level](scores)
+
+    def settles(self, level: int, fused: Tensor) -> Tensor:
+        """Which samples a level's fused score is the last word on, (B,) bool; at the last, all."""
+        if level == len(self._cascades):
+            return torch.ones_like(fused, dtype=torch.bool)
+        return self._cascades[level].settles(fused)
 
     def score(self, scores: Mapping[str, Tensor]) -> Tensor:
         """The fused score of each sample, (B,); NaN where a score it rests on is not finite.
@@ -123,11 +148,9 @@ class Rule:
                 its score from there, whatever the dearer detectors would say.
         """
         fused = self._fusions[-1](scores)
-        if self._cascade is None:
-            return fused
-        for fusion in reversed(self._fusions[:-1]):
-            early = fusion(scores)
-            fused = torch.where(self._cascade.settles(early), early, fused)
+        for level in reversed(range(len(self._cascades))):
+            early = self._fusions[level](scores)
+            fused = torch.where(self.settles(level, early), early, fused)
         return fused
 
     def settle(self, scores: Mapping[str, Tensor]) -> Tensor | None:
@@ -139,11 +162,11 @@ class Rule:
         Returns:
             None where there is no such level: everything is to be gathered.
         """
-        for position, fusion in enumerate(self._fusions[:-1]):
-            if set(fusion.names) == set(scores) and self._cascade is not None:
-                levels = self._fusions[: position + 1]
-                fused = Rule(levels, self._cascade, self.threshold).score(scores)
-                return torch.where(self._cascade.settles(fused), fused, torch.nan)
+        for position in range(len(self._cascades)):
+            if set(self._fusions[position].names) == set(scores):
+                done, cascades = self._fusions[: position + 1], self._cascades[:position]
+                fused = Rule(done, cascades, self.threshold).score(scores)
+                return torch.where(self.settles(position, fused), fused, torch.nan)
         return None
 
 
