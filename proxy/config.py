@@ -386,6 +386,13 @@ class Config(_Strict):
     batching: Batching = Batching()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where detectors run; auto takes CUDA when it is there."""
+    torch_threads: Literal["auto"] | Annotated[int, Field(gt=0, le=256)] = "auto"
+    """Threads of one worker that compute at the same time, on the CPU. auto: as OMP_NUM_THREADS
+    says, else 1, which is fastest for small images and leaves the other processors to the event
+    loops. More may pay for large images where workers x threads is within the processors."""
+    gpu_memory_fraction: float = Field(default=1.0, gt=0, le=1)
+    """Most of the GPU's memory that the detectors of one worker take; past it batches get smaller,
+    then run on the CPU. 1: no bound. Set it where the model server shares the GPU."""
     max_message_bytes: int = Field(default=256 * 1024 * 1024, gt=0, le=INT32_MAX)
     """Largest message either way, decompressed. Triton's own bound is 2147483647."""
     max_in_flight: int = Field(default=1024, gt=0)

@@ -119,9 +119,13 @@ class Defences:
             log.warning("model %s is not defended: %s", defence.name, problem)
 
     def _load(self) -> None:
-        from proxy import artifacts, parts, rules, scoring
+        from proxy import artifacts, devices, parts, rules
 
-        self._device = scoring.use_device(self.config.device)
+        self._device = devices.use_device(
+            self.config.device,
+            threads=self.config.torch_threads,
+            memory_fraction=self.config.gpu_memory_fraction,
+        )
         for name, model in self.config.models.items():
             if model.detectors and model.calibration is not None:
                 detectors = parts.build_detectors(model)

@@ -68,19 +68,19 @@ class Purification:
         """The suspicious samples purified, as replacements within their wire tensors."""
         if self._spec.encoded:
             return [self._spliced_files(item) for item in items]
-        clean = self._purified(_suspicious(items))
+        clean = memoryview(self._codec.encode(self._purified(_suspicious(items))))
         results: list[Splice | Exception] = []
         at = 0
         for item in items:
             width = len(item.data) // len(item.glance.x)
             pieces: list[tuple[int, Buffer]] = []
             for sample in item.samples:
-                pieces.append((sample * width, self._codec.encode(clean[at : at + 1])))
-                at += 1
+                pieces.append((sample * width, clean[at : at + width]))
+                at += width
             results.append(pieces)
         return results
 
-    def redraw(self, items: Sequence[Suspects]) -> list[tuple[bytes, ...] | Exception]:
+    def redraw(self, items: Sequence[Suspects]) -> list[tuple[Buffer, ...] | Exception]:
         """Purified copies beside the one served: raw wire tensors of the suspicious samples."""
         assert self._aggregate is not None  # noqa: S101 (only then are copies asked for)
         more = self._aggregate.copies - 1
@@ -90,7 +90,7 @@ class Purification:
         x = _suspicious(items).to(self._device)
         x = x if self._steady is None else self._steady.purify(x)
         drawn = [self._random.purify(x).cpu() for _ in range(more)]
-        results: list[tuple[bytes, ...] | Exception] = []
+        results: list[tuple[Buffer, ...] | Exception] = []
         at = 0
         for item in items:
             rows = slice(at, at + len(item.samples))
@@ -137,7 +137,7 @@ class Purification:
                 return error
         return codec.frame(files)
 
-    def _copied_files(self, item: Suspects, more: int) -> tuple[bytes, ...] | Exception:
+    def _copied_files(self, item: Suspects, more: int) -> tuple[Buffer, ...] | Exception:
         codec = PixelCodec(self._spec)
         files = codec.files(item.data)
         try:

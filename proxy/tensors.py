@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import prod
+from math import inf, prod
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from proxy import images
 from proxy.adapt import ModelSpec
 from proxy.case import Buffer
-from proxy.codec import Codec
+from proxy.codec import Codec, memory_of
 from proxy.datatypes import frame_strings, strings
 from proxy.errors import InvalidTensor
 
 _TO_NCHW = {"NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)}
-_FROM_NCHW = {"NCHW": (0, 1, 2, 3), "NHWC": (0, 2, 3, 1)}
+
+_WIRE: dict[str, type[np.generic]] = {"FP32": np.float32, "UINT8": np.uint8, "INT8": np.int8}
+"""What numpy reads straight from the message."""
 
 _PIXELS_A_REQUEST = 4
 """Pixels of all files of one request, in multiples of the bound on one file. Decoding takes some
@@ -37,6 +40,10 @@ class PixelCodec(Codec):
         self._low = torch.tensor(spec.low).view(1, -1, 1, 1)
         self._span = torch.tensor(spec.high).view(1, -1, 1, 1) - self._low
         self._is_unit = spec.low == (0.0,) and spec.high == (1.0,)
+        self._ends = list(
+            zip(self._low.flatten().numpy(), self._span.flatten().numpy(), strict=True)
+        )
+        self._is_within = _is_within(spec)
 
     def samples(self, shape: Sequence[int]) -> int:
         """How many images a tensor of this wire shape holds; see `Codec.samples`."""
@@ -54,24 +61,22 @@ class PixelCodec(Codec):
         self.samples(shape)
         if self._spec.encoded:
             return self._decode_files(data)
-        x = self._read(data, shape).permute(*_TO_NCHW[self._batched_layout])
-        if x.shape[1] not in (1, 3):
+        wire = self._wire(data, shape).transpose(_TO_NCHW[self._batched_layout])
+        if wire.shape[1] not in (1, 3):
             raise InvalidTensor(
-                f"input {self._spec.input!r} has {x.shape[1]} channels, expected 1 or 3"
+                f"input {self._spec.input!r} has {wire.shape[1]} channels, expected 1 or 3"
             )
-        if 0 in x.shape[2:]:
+        if 0 in wire.shape[2:]:
             raise InvalidTensor(f"input {self._spec.input!r} has images without pixels")
         channels = self._low.shape[1]
-        if channels not in (1, x.shape[1]):
+        if channels not in (1, wire.shape[1]):
             raise InvalidTensor(
-                f"input {self._spec.input!r} has {x.shape[1]} channels, expected {channels}"
+                f"input {self._spec.input!r} has {wire.shape[1]} channels, expected {channels}"
             )
-        x = x.to(torch.float32)
-        if not self._is_unit:
-            x = (x - self._low) / self._span
-        return self._bounded(x)
+        x = self._scaled(wire)
+        return x if self._is_within else self._bounded(x)
 
-    def encode(self, x: Tensor) -> bytes:
+    def encode(self, x: Tensor) -> Buffer:
         """Pixels (B, C, H, W) in [0, 1] as a raw tensor of the wire's datatype and layout.
 
         Encoded inputs become PNG files, which lose nothing but what eight bits cannot hold.
@@ -81,7 +86,11 @@ class PixelCodec(Codec):
             pictures = [images.Picture(pixels, "PNG") for pixels in _to_uint8(x)]
             return frame_strings([images.encode(picture) for picture in pictures])
         y = x if self._is_unit else x * self._span + self._low
-        return self._write(y.permute(*_FROM_NCHW[self._batched_layout]))
+        y = self._converted(y)
+        if self._batched_layout == "NHWC":
+            # The same values as `permute` and `contiguous`, in half the time.
+            y = torch.stack(y.unbind(1), -1)  # (B, H, W, C)
+        return memory_of(y)
 
     def wire_shape(self, x: Tensor) -> tuple[int, ...]:
         """See `Codec.wire_shape`."""
@@ -112,6 +121,32 @@ class PixelCodec(Codec):
         """Files as a raw BYTES tensor."""
         return frame_strings(files)
 
+    def _wire(self, data: Buffer, shape: Sequence[int]) -> npt.NDArray[np.generic]:
+        """The wire's values, (B, ...): a view of the message where that can be read at its speed.
+
+        numpy reads unaligned memory, which messages are full of; but it converts FP16 slowly, and
+        has no BF16.
+        """
+        full = tuple(shape) if self._spec.has_batch_axis else (1, *shape)
+        if self._spec.datatype in ("FP16", "BF16") or 0 in full:
+            return self._read(data, shape).to(torch.float32).numpy()
+        return np.frombuffer(data, _WIRE[self._spec.datatype]).reshape(full)
+
+    def _scaled(self, wire: npt.NDArray[np.generic]) -> Tensor:
+        """(B, C, H, W) of the wire as float32 between black 0 and white 1, in that order in memory.
+
+        Converted, scaled and laid out in one pass, or two where black is not 0. A channel at a time
+        where the channels lie together on the wire: twice as fast as all at once.
+        """
+        x = torch.empty(wire.shape)
+        whole = len(self._ends) == 1 and wire.flags.c_contiguous
+        channels = [slice(None)] if whole else [slice(c, c + 1) for c in range(wire.shape[1])]
+        with np.errstate(all="ignore"):  # what is no number is found out by its range
+            for position, channel in enumerate(channels):
+                low, span = self._ends[position if len(self._ends) > 1 else 0]
+                _scale(wire[:, channel], x.numpy()[:, channel], low, span)
+        return x
+
     @property
     def _batched_layout(self) -> str:
         layout = self._spec.layout or "NCHW"
@@ -121,6 +156,8 @@ class PixelCodec(Codec):
         """`x` clamped in place."""
         if x.numel():
             low, high = (end.item() for end in torch.aminmax(x))
+            if low >= 0 and high <= 1:
+                return x
             tolerance = self._spec.tolerance
             # Written so that NaN fails too.
             if not (low >= -tolerance and high <= 1 + tolerance):
@@ -143,6 +180,26 @@ class PixelCodec(Codec):
             scaled = images.resize(found, size)
             pixels.append(np.repeat(scaled, 3, 2) if scaled.shape[2] == 1 else scaled)
         return _from_uint8(pixels) if pixels else torch.empty(0, 3, *size)
+
+
+def _scale(
+    source: npt.NDArray[np.generic], target: npt.NDArray[np.float32], low: float, span: float
+) -> None:
+    """Write (source - low) / span to the target."""
+    # With the type said: numpy 1 would divide bytes in float16.
+    if low == 0 and span == 1:
+        np.copyto(target, source, casting="unsafe")
+    elif low == 0:
+        np.divide(source, span, out=target, dtype=np.float32, casting="unsafe")
+    else:
+        np.subtract(source, low, out=target, dtype=np.float32, casting="unsafe")
+        np.divide(target, span, out=target)
+
+
+def _is_within(spec: ModelSpec) -> bool:
+    """Whether no value that the datatype can hold lies outside black and white."""
+    least, most = {"UINT8": (0, 255), "INT8": (-128, 127)}.get(spec.datatype, (-inf, inf))
+    return max(spec.low) <= least and min(spec.high) >= most
 
 
 def _from_uint8(pixels: Sequence[images.Pixels]) -> Tensor:

@@ -34,7 +34,7 @@ class VectorCodec(Codec):
             raise InvalidTensor(f"input {self._spec.input!r} has values beyond 3.4e38")
         return x
 
-    def encode(self, x: Tensor) -> bytes:
+    def encode(self, x: Tensor) -> Buffer:
         """Rows (B, D) as a raw tensor of the wire's datatype."""
         return self._write(x)
 

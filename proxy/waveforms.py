@@ -46,7 +46,7 @@ class WaveformCodec(Codec):
                 )
         return x.clamp_(-1.0, 1.0)
 
-    def encode(self, x: Tensor) -> bytes:
+    def encode(self, x: Tensor) -> Buffer:
         """Waveforms (B, C, T) in [-1, 1] as a raw tensor of the wire's datatype."""
         return self._write(x * self._half + self._middle)
 

@@ -28,12 +28,12 @@ TABLE = {
     ),
     "tuning.demo.table": ("detectors.binomial tuning.demo.policy tuning.demo.traffic numpy rich"),
     "tuning.calibrate": (
-        "detectors.rule proxy.adapt proxy.artifacts proxy.config proxy.defences proxy.errors "
-        "proxy.parts proxy.scoring proxy.upstream proxy.weights tuning.dataset tuning.fit "
+        "detectors.rule proxy.adapt proxy.artifacts proxy.config proxy.defences proxy.devices "
+        "proxy.errors proxy.parts proxy.upstream proxy.weights tuning.dataset tuning.fit "
         "tuning.local_model rich"
     ),
     "tuning.fit_networks": (
-        "proxy.adapt proxy.config proxy.defences proxy.errors proxy.parts proxy.scoring "
+        "proxy.adapt proxy.config proxy.defences proxy.devices proxy.errors proxy.parts "
         "proxy.upstream proxy.weights purifiers.learned tuning.batches tuning.dataset "
         "tuning.fitting tuning.local_model tuning.model_client rich torch"
     ),
@@ -57,8 +57,8 @@ TABLE = {
     "tuning.batches": "purifiers.learned torch",
     "tuning.fit": (
         "detectors.base detectors.benign detectors.calibration detectors.rule proxy.adapt "
-        "proxy.config proxy.errors proxy.parts proxy.rules proxy.scoring proxy.upstream "
-        "proxy.weights tuning.attacks tuning.batches tuning.local_model tuning.past "
+        "proxy.config proxy.devices proxy.errors proxy.parts proxy.rules proxy.scoring "
+        "proxy.upstream proxy.weights tuning.attacks tuning.batches tuning.local_model tuning.past "
         "tuning.supervise tuning.witness rich torch"
     ),
     "tuning.past": (
@@ -112,7 +112,7 @@ TABLE = {
     ),
     "proxy.defences": (
         "proxy.adapt proxy.config proxy.defence proxy.errors proxy.metrics proxy.pb proxy.rpc "
-        "proxy.upstream +proxy.artifacts +proxy.parts +proxy.rules +proxy.scoring "
+        "proxy.upstream +proxy.artifacts +proxy.devices +proxy.parts +proxy.rules +proxy.scoring "
         "~proxy.artifacts ~proxy.history.salts ~proxy.scoring ~torch"
     ),
     "proxy.service": (
@@ -169,6 +169,8 @@ TABLE = {
         "proxy.answers proxy.budget proxy.case proxy.device proxy.flow proxy.inspection "
         "proxy.queries proxy.tasks proxy.upstream ~proxy.history.history"
     ),
+    "proxy.devices": "proxy.errors torch",
+    "proxy.cpu_quota": "",
     "proxy.device": (
         "proxy.batcher proxy.budget proxy.case proxy.errors proxy.flow proxy.inspection numpy"
     ),
@@ -196,7 +198,7 @@ TABLE = {
     ),
     "proxy.vectors": "proxy.case proxy.codec proxy.errors torch",
     "proxy.waveforms": "proxy.adapt proxy.case proxy.codec proxy.errors torch",
-    "proxy.codec": "proxy.adapt proxy.case proxy.errors torch",
+    "proxy.codec": "proxy.adapt proxy.case proxy.errors numpy torch",
     "proxy.wire": "proxy.datatypes proxy.errors proxy.fields proxy.pb google numpy",
     "proxy.datatypes": "proxy.errors proxy.fields proxy.pb numpy",
     "proxy.defence": "proxy.adapt proxy.config proxy.model_metrics ~proxy.scoring",
@@ -427,6 +429,7 @@ ONLY = {
         *(
             "proxy.artifacts",
             "proxy.codec",
+            "proxy.devices",
             "proxy.history.fingerprints",
             "proxy.purification",
             "proxy.rules",

@@ -17,8 +17,8 @@ from proxy import artifacts, parts, weights
 from proxy.adapt import resolve
 from proxy.config import Config, InputKind, Model
 from proxy.defences import describe
+from proxy.devices import use_device
 from proxy.errors import ConfigError, ProxyError
-from proxy.scoring import use_device
 from proxy.upstream import Upstream
 from tuning import dataset, local_model
 from tuning.fit import Result, Samples, calibrate, images_needed

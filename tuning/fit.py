@@ -17,10 +17,11 @@ from detectors.rule import CalibrationError
 from proxy import weights
 from proxy.adapt import ModelSpec
 from proxy.config import Model
+from proxy.devices import use_device
 from proxy.errors import ConfigError
 from proxy.parts import build_detectors
 from proxy.rules import evidence_levels
-from proxy.scoring import check_evidence, use_device
+from proxy.scoring import check_evidence
 from proxy.upstream import Upstream
 from tuning.attacks import FAMILIES, attack
 from tuning.batches import affordable, seeded

@@ -18,9 +18,9 @@ from proxy import weights
 from proxy.adapt import ModelSpec, resolve
 from proxy.config import Config, Model
 from proxy.defences import describe
+from proxy.devices import use_device
 from proxy.errors import ConfigError, ProxyError
 from proxy.parts import build_detectors, build_purifiers
-from proxy.scoring import use_device
 from proxy.upstream import Upstream
 from purifiers.learned import Learned, Recipe
 from tuning import dataset, local_model

@@ -19,7 +19,7 @@ from proxy.config import Model
 from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
 from proxy.flow import SampleVerdict
 from proxy.parts import build_detectors
-from proxy.scoring import Scorer, check_evidence, use_device
+from proxy.scoring import Scorer, check_evidence
 from purifiers import Median
 from tests.defended import each, settings_of
 from tests.images import benign, tampered
@@ -194,11 +194,3 @@ def test_states_of_another_kind_are_refused(calibrations: Path) -> None:
     bad = Artifact(good.calibration, {**good.states, "residual": {}}, good.provenance)
     with pytest.raises(ConfigError, match=r"the calibration does not fit: .*calibrate again"):
         Scorer(SPEC, model, bad, CPU, lambda detector, seconds: None)
-
-
-def test_the_device() -> None:
-    assert use_device("cpu") == CPU
-    if not torch.cuda.is_available():
-        assert use_device("auto") == CPU
-        with pytest.raises(ConfigError, match="sees no CUDA device"):
-            use_device("cuda")

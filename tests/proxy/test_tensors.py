@@ -293,3 +293,33 @@ def test_files_are_taken_apart_and_framed_again() -> None:
 def test_a_spec_without_a_size_reads_no_files() -> None:
     with pytest.raises(InvalidTensor, match="need a size"):
         PixelCodec(replace(FILES, size=None)).decode(framed([picture()]), (1, 1))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_bytes_are_divided_in_single_precision(layout: str) -> None:
+    every = np.arange(256, dtype=np.uint8).repeat(3)
+    shape = (1, 3, 16, 16) if layout == "NCHW" else (1, 16, 16, 3)
+    subject = codec(datatype="UINT8", layout=layout, low=(0.0,), high=(255.0,))
+    x = subject.decode(every.tobytes(), shape)
+    wire = torch.from_numpy(every).view(shape)
+    expected = wire if layout == "NCHW" else wire.permute(0, 3, 1, 2)
+    assert torch.equal(x, expected.float() / 255.0)
+    assert x.is_contiguous()
+    assert subject.encode(x) == every.tobytes()
+
+
+def test_a_message_is_read_where_it_lies() -> None:
+    x = torch.rand(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    message = bytearray(b"\x0a" + x.numpy().tobytes())
+    found = codec().decode(memoryview(message)[1:], x.shape)
+    assert torch.equal(found, x)
+    message[1:] = bytes(len(message) - 1)
+    assert torch.equal(found, x)
+
+
+def test_a_raw_tensor_is_a_view_of_the_samples() -> None:
+    x = torch.rand(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    raw = codec().encode(x)
+    assert raw == x.numpy().tobytes()
+    assert np.shares_memory(np.frombuffer(raw, np.uint8), x.numpy())
+    assert memoryview(raw).readonly
