@@ -1,0 +1,1 @@
+"""The soak: half an hour of checked traffic while everything around the proxy breaks."""
