@@ -108,12 +108,19 @@ class UpstreamError(ProxyError):
     source = Source.UPSTREAM
 
     def __init__(
-        self, code: int, details: str, trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
+        self,
+        code: int,
+        details: str,
+        trailing_metadata: Sequence[tuple[str, str | bytes]] = (),
+        *,
+        is_final: bool = False,
     ) -> None:
         super().__init__(details)
         self.code = code
         self.details = details
         self.trailing_metadata = tuple(trailing_metadata)
+        self.is_final = is_final
+        """Whether the server itself ended the call, so that it works on it no longer."""
 
     @property
     def code_name(self) -> str:

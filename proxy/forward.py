@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-from proxy import rpc
 from proxy.budget import add_time, timed
 from proxy.inspection import Inspection
 from proxy.tasks import Tasks
@@ -62,11 +61,11 @@ class Forward:
             task.cancel()
 
     async def _send(self) -> Answer:
-        return await self._upstream.call(
-            rpc.INFER.path,
+        return await self._upstream.infer(
             self._data,
             timeout_s=self._timeout_s,
             metadata=self._inspection.metadata,
+            request=self._inspection.request,
         )
 
     def _note(self, task: asyncio.Task[Answer]) -> None:

@@ -31,6 +31,10 @@ __all__ = ["Metrics", "ModelMetrics", "SupervisorMetrics", "build_labels"]
 RPC_GROUPS = (*get_args(RpcGroup), "unknown")
 DEGRADATIONS = ("timeout", "unreachable", "error", "full", "out_of_memory")
 """Why the shared history could not be asked or told (`proxy.history.shared.REASONS`)."""
+HANDOFFS = ("used", "inline_small", "inline_unsuitable", "full", "unregistered", "lost")
+"""What becomes of a request's tensors (`proxy.handoff.OUTCOMES`)."""
+FALLBACKS = ("smaller_batch", "cpu")
+"""What is done when the device has no memory left (`proxy.memory_ladder`)."""
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 _Mode = Literal["livesum", "livemax", "livemin", "max"]
@@ -79,6 +83,14 @@ class Metrics:
         )
         self._reload_failures = counter("config_reload_failures", "Configurations rejected.")
         self._build_history(counter, gauge)
+        handed = counter(
+            "upstream_shared_memory", "Requests by the way their tensors took to Triton.", "outcome"
+        )
+        self._handed = {outcome: handed.labels(outcome).inc for outcome in HANDOFFS}
+        self._handed_before: dict[str, int] = {}
+        self._leased = gauge(
+            "upstream_shared_memory_leased_bytes", "Shared memory in use or held back.", "livesum"
+        ).set
         self._audit_dropped = counter("audit_dropped", "Audit lines lost: the writer fell behind.")
         labels = build_labels()
         gauge("build_info", "Versions, as labels; always 1.", "max", *labels).labels(**labels).set(
@@ -122,6 +134,17 @@ class Metrics:
     def queue_depth(self, n: int) -> None:
         """Set the number of entries waiting for the device."""
         self._queue_depth(n)
+
+    def upstream_shared_memory(self, totals: Mapping[str, int], *, leased_bytes: int) -> None:
+        """Record the requests by outcome since the start, and the memory in use now."""
+        for outcome, total in totals.items():
+            self._handed[outcome](total - self._handed_before.get(outcome, 0))
+        self._handed_before = dict(totals)
+        self._leased(leased_bytes)
+
+    def device_fallback(self, kind: str) -> None:
+        """Count a pass done in smaller batches or on the CPU, for want of memory on the device."""
+        self._fallbacks[kind]()
 
     def rpc_refused(self, group: str) -> None:
         """Count an RPC refused by policy, by its group."""

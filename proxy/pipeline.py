@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy import decoy, rpc, wire
+from proxy import decoy, regions, wire
 from proxy.aggregator import Aggregator
 from proxy.assessor import Assessor
 from proxy.audit import AuditLog
@@ -164,7 +164,7 @@ class Pipeline:
         message = data if request.data is data else bytes(request.data)
         if defence.model is None or not defence.wants_scoring:
             flow.unscored = "unlisted_model" if defence.model is None else "no_detectors"
-            return await self._pass(flow, defence, message, metadata)
+            return await self._pass(flow, defence, request, message, metadata)
         inspection = self._inspection(flow, defence, defence.model, request, metadata)
         forward = Forward(self._upstream, self._tasks, inspection, message)
         try:
@@ -202,14 +202,19 @@ class Pipeline:
         return decoy.held(inspection, findings, answer)
 
     async def _pass(
-        self, flow: Flow, defence: Defence, message: bytes, metadata: Metadata | None
+        self,
+        flow: Flow,
+        defence: Defence,
+        request: wire.InferRequest,
+        message: bytes,
+        metadata: Metadata | None,
     ) -> Answer:
         """Forward a request that is not to be scored, with as little around it as can be."""
         timeout_s = flow.left_s(self.parts.config.upstream_timeout_s)
         started = time.monotonic()
         try:
-            return await self._upstream.call(
-                rpc.INFER.path, message, timeout_s=timeout_s, metadata=metadata
+            return await self._upstream.infer(
+                message, timeout_s=timeout_s, metadata=metadata, request=request
             )
         except UpstreamError as error:
             defence.metrics.upstream_error(error.code_name)
@@ -270,6 +275,7 @@ class Pipeline:
         self, flow: Flow, defence: Defence, request: wire.InferRequest, metadata: Metadata | None
     ) -> wire.InferRequest:
         """Refuse shared memory, bring it inline, or let it pass unseen, as policy says."""
+        regions.refuse_reference(request.common)
         mode = self.parts.config.shared_memory
         if mode == "deny":
             raise SharedMemoryRefused("shared memory is not allowed here; send the tensors inline")

@@ -21,6 +21,7 @@ from proxy.batcher import Batcher
 from proxy.config import Config
 from proxy.defences import Defences
 from proxy.errors import ConfigError
+from proxy.handoff import HandoffUpstream
 from proxy.metrics import Metrics
 from proxy.monitor import Monitor
 from proxy.pipeline import Parts, Pipeline
@@ -93,7 +94,7 @@ class Server:
         self._stopped = False
         self._metrics = Metrics()
         self._audit = AuditLog(config.audit.path, self._metrics.audit_dropped)
-        self._upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
+        self._upstream = _upstream(config)
         self._history = self._new_history(config)
         defences = self._defences(config)
         self._batcher: Batcher | None = None
@@ -143,6 +144,7 @@ class Server:
         if self._history is not None:
             await self._history.start()
         self._background.start(self._monitor.run())
+        self._background.start(self._upstream.run())
         self._background.start(self._count())
         if self._path is not None:
             self._watcher = Watcher(
@@ -166,6 +168,7 @@ class Server:
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {config.listen}: {error}") from error
         self.address = f"{config.listen.rpartition(':')[0]}:{port}"
+        await self._upstream.open()
         await self._monitor.tick(refresh=True)
         await self._server.start()
         try:
@@ -295,8 +298,15 @@ class Server:
         while True:
             await asyncio.sleep(_COUNT_S)
             self._pipeline.flush()
+            self._count_handoffs()
             if self._history is not None:
                 self._history.count()
+
+    def _count_handoffs(self) -> None:
+        if isinstance(self._upstream, HandoffUpstream):
+            self._metrics.upstream_shared_memory(
+                self._upstream.counts, leased_bytes=self._upstream.leased_bytes
+            )
 
     # -- AdminTarget -----------------------------------------------------------------------------
 
@@ -330,4 +340,17 @@ class Server:
     async def metrics(self) -> tuple[str, bytes]:
         """One scrape."""
         self._pipeline.flush()
+        self._count_handoffs()
         return self._metrics.exposition()
+
+
+def _upstream(config: Config) -> Upstream:
+    """The connection to Triton that the configuration asks for."""
+    if config.upstream_shared_memory == "off":
+        return Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
+    return HandoffUpstream(
+        config.upstream,
+        max_message_bytes=config.max_message_bytes,
+        memory_bytes=config.upstream_shared_memory_mb * 1024 * 1024,
+        hold_s=config.upstream_timeout_s,
+    )

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import grpc
 
-from proxy import rpc
+from proxy import regions, rpc
 from proxy.config import Config
 from proxy.errors import DeadlineExceeded, Overloaded, ProxyError, RpcRefused, UpstreamError
 from proxy.flow import Flow, new_request_id
@@ -137,12 +137,14 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
             try:
                 self._authorise(method)
+                if method.group == "shared-memory":
+                    regions.refuse_call(method, data)
                 if is_readiness and self._pipeline.draining:
                     return _NOT_READY
                 with self._permit(method):
                     answer = await self._forward(method, data, context)
                 await self._pass_metadata(context, answer, ())
-                return answer.data
+                return regions.without_ours(method, answer.data)
             except ProxyError as error:
                 await self._abort(context, error)
             except Exception:

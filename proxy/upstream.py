@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
+from proxy import rpc
 from proxy.errors import ProxyError, UpstreamError, UpstreamUnavailable
+
+if TYPE_CHECKING:
+    from proxy.wire import InferRequest
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -25,6 +29,10 @@ _GRPC_TEXTS = (
     *("Socket closed", "recvmsg:", "sendmsg:", "Connection reset", "GOAWAY"),
 )
 """How gRPC's own texts of a lost connection begin; nothing else tells them from the server's."""
+
+_FROM_SERVER = "Error received from peer"
+"""In gRPC's account of a status that came over the wire; those made on this side lack it."""
+_UNSETTLED = (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 class Answer(NamedTuple):
@@ -124,15 +132,36 @@ class Upstream:
             UpstreamError: Triton answered with an error.
             UpstreamUnavailable: Triton could not be reached or went away.
         """
-        rpc = self._unary.get(method)
-        if rpc is None:
-            rpc = self._unary[method] = self._channel.unary_unary(method)
-        call = rpc(data, timeout=timeout_s, metadata=metadata)
+        multicallable = self._unary.get(method)
+        if multicallable is None:
+            multicallable = self._unary[method] = self._channel.unary_unary(method)
+        call = multicallable(data, timeout=timeout_s, metadata=metadata)
         try:
             answer = await call
         except grpc.aio.AioRpcError as error:
             raise self._translate(error) from None
         return Answer(answer, await call.initial_metadata(), await call.trailing_metadata())
+
+    async def infer(
+        self,
+        data: bytes,
+        *,
+        timeout_s: float | None,
+        metadata: Metadata | None = None,
+        request: InferRequest | None = None,
+    ) -> Answer:
+        """Send a ModelInferRequest and return the answer; raises as `call`.
+
+        Args:
+            request: what `data` was read as, where the caller has it.
+        """
+        return await self.call(rpc.INFER.path, data, timeout_s=timeout_s, metadata=metadata)
+
+    async def open(self) -> None:
+        """Get ready; the connection itself is made when it is needed."""
+
+    async def run(self) -> None:
+        """What is to be done beside the calls, until cancelled."""
 
     def stream(
         self, method: str, *, timeout_s: float | None, metadata: Metadata | None = None
@@ -148,7 +177,10 @@ class Upstream:
         if code is grpc.StatusCode.UNAVAILABLE and (lost or text.startswith(_GRPC_TEXTS)):
             # gRPC's own text names the address and the socket error; clients need neither.
             return UpstreamUnavailable("the model server cannot be reached")
-        return UpstreamError(code.value[0], text, tuple(error.trailing_metadata() or ()))
+        # The server ends a call at its deadline, or for the client, whether or not it is done.
+        is_final = code not in _UNSETTLED and _FROM_SERVER in (error.debug_error_string() or "")
+        trailing = tuple(error.trailing_metadata() or ())
+        return UpstreamError(code.value[0], text, trailing, is_final=is_final)
 
     async def close(self) -> None:
         """Close the connection; calls in flight end with CANCELLED."""

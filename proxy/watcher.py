@@ -26,6 +26,8 @@ RESTART_FIELDS = (
     "device",
     "history",
     "response_compression",
+    "upstream_shared_memory",
+    "upstream_shared_memory_mb",
 )
 
 _Fingerprint = tuple[int, int, int] | None

@@ -103,9 +103,9 @@ TABLE = {
     "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
         "proxy.admin proxy.audit proxy.batcher proxy.config proxy.configfile proxy.defences "
-        "proxy.errors proxy.metrics proxy.monitor proxy.pipeline proxy.reflection proxy.service "
-        "proxy.tasks proxy.upstream proxy.watcher grpc grpc_health +proxy.history.history "
-        "~proxy.history.history"
+        "proxy.errors proxy.handoff proxy.metrics proxy.monitor proxy.pipeline proxy.reflection "
+        "proxy.service proxy.tasks proxy.upstream proxy.watcher grpc grpc_health "
+        "+proxy.history.history ~proxy.history.history"
     ),
     "proxy.monitor": (
         "proxy.defences proxy.errors proxy.health proxy.pb proxy.rpc proxy.upstream google"
@@ -117,7 +117,7 @@ TABLE = {
     ),
     "proxy.service": (
         "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb "
-        "proxy.pipeline proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
+        "proxy.pipeline proxy.regions proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
     ),
     "proxy.scoring": (
         "detectors.base detectors.query_history proxy.adapt proxy.artifacts proxy.case "
@@ -150,7 +150,7 @@ TABLE = {
     "proxy.pipeline": (
         "proxy.aggregator proxy.assessor proxy.audit proxy.batcher proxy.budget proxy.config "
         "proxy.decoy proxy.defence proxy.device proxy.errors proxy.evidence proxy.flow "
-        "proxy.forward proxy.inspection proxy.metrics proxy.observer proxy.reader proxy.rpc "
+        "proxy.forward proxy.inspection proxy.metrics proxy.observer proxy.reader proxy.regions "
         "proxy.shared_memory proxy.tasks proxy.upstream proxy.validation proxy.wire "
         "~proxy.history.history"
     ),
@@ -178,7 +178,7 @@ TABLE = {
         "proxy.answers proxy.case proxy.errors proxy.inspection proxy.rpc proxy.tasks "
         "proxy.upstream numpy"
     ),
-    "proxy.forward": "proxy.budget proxy.inspection proxy.rpc proxy.tasks proxy.upstream",
+    "proxy.forward": "proxy.budget proxy.inspection proxy.tasks proxy.upstream",
     "proxy.inspection": (
         "proxy.adapt proxy.budget proxy.case proxy.config proxy.defence proxy.errors proxy.flow "
         "proxy.upstream proxy.wire ~proxy.scoring"
@@ -258,7 +258,13 @@ TABLE = {
     "proxy.policy": "proxy.config proxy.flow",
     "proxy.reflection": "proxy.pb proxy.rpc google grpc grpc_health grpc_reflection",
     "proxy.status": "proxy.errors grpc",
-    "proxy.upstream": "proxy.errors grpc",
+    "proxy.handoff": (
+        "proxy.arena proxy.errors proxy.pb proxy.references proxy.rpc proxy.upstream proxy.wire"
+    ),
+    "proxy.references": "proxy.arena proxy.datatypes proxy.errors proxy.fields proxy.wire",
+    "proxy.regions": "proxy.arena proxy.errors proxy.pb proxy.rpc proxy.wire google",
+    "proxy.arena": "proxy.fields",
+    "proxy.upstream": "proxy.errors proxy.rpc grpc ~proxy.wire",
     "proxy.watcher": "proxy.config proxy.errors",
     "proxy": "",
     "proxy.admin": "aiohttp",

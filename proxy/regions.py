@@ -1,0 +1,64 @@
+"""Our own memory at Triton, kept from clients: its names are neither shown to them nor taken.
+
+Told by the beginning of the name, so that every worker and replica keeps those of the others, too.
+"""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError, Message
+
+from proxy import rpc
+from proxy.arena import PREFIX
+from proxy.errors import SharedMemoryRefused
+from proxy.pb import open_inference_pb2 as pb
+from proxy.wire import Head
+
+_REGION = "shared_memory_region"
+_REFUSED = f"names that begin with {PREFIX!r} are reserved"
+_REQUESTS: dict[str, type[Message]] = {
+    "SystemSharedMemoryStatus": pb.SystemSharedMemoryStatusRequest,
+    "SystemSharedMemoryRegister": pb.SystemSharedMemoryRegisterRequest,
+    "SystemSharedMemoryUnregister": pb.SystemSharedMemoryUnregisterRequest,
+}
+
+
+def refuse_reference(head: Head) -> None:
+    """Raise SharedMemoryRefused where an input or a requested output would lie in our memory."""
+    regions = [t.shared_memory.region for t in head.inputs if t.shared_memory is not None]
+    regions += [
+        output.parameters[_REGION].string_param
+        for output in head.message.outputs
+        if _REGION in output.parameters
+    ]
+    if any(region.startswith(PREFIX) for region in regions):
+        raise SharedMemoryRefused(_REFUSED)
+
+
+def refuse_call(method: rpc.Rpc, data: bytes) -> None:
+    """Raise SharedMemoryRefused where a shared-memory RPC is about our memory, by name or by key.
+
+    To unregister all regions stays allowed: ours is then registered again.
+    """
+    kind = _REQUESTS.get(method.name)
+    if kind is None:
+        return
+    try:
+        request = kind.FromString(data)
+    except DecodeError:
+        return  # for Triton to say
+    key = getattr(request, "key", "").lstrip("/")  # as shm_open does
+    if getattr(request, "name", "").startswith(PREFIX) or key.startswith(PREFIX):
+        raise SharedMemoryRefused(_REFUSED)
+
+
+def without_ours(method: rpc.Rpc, answer: bytes) -> bytes:
+    """Return Triton's answer to a shared-memory RPC without our regions in it."""
+    if method.name != "SystemSharedMemoryStatus":
+        return answer
+    status = pb.SystemSharedMemoryStatusResponse.FromString(answer)
+    ours = [name for name in status.regions if name.startswith(PREFIX)]
+    if not ours:
+        return answer
+    for name in ours:
+        del status.regions[name]
+    return status.SerializeToString()
