@@ -35,6 +35,8 @@ HANDOFFS = ("used", "inline_small", "inline_unsuitable", "full", "unregistered",
 """What becomes of a request's tensors (`proxy.handoff.OUTCOMES`)."""
 FALLBACKS = ("smaller_batch", "cpu")
 """What is done when the device has no memory left (`proxy.memory_ladder`)."""
+FALLBACKS = ("smaller_batch", "cpu")
+"""What is done when the device has no memory left (`proxy.memory_ladder`)."""
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 _Mode = Literal["livesum", "livemax", "livemin", "max"]
@@ -77,6 +79,12 @@ class Metrics:
         self._batch = batch.observe
         refused = counter("rpc_refused", "RPCs refused by policy.", "group")
         self._refused = {group: refused.labels(group).inc for group in (*RPC_GROUPS, OTHER)}
+        fallbacks = counter(
+            "device_fallbacks",
+            "Passes that did not fit into the device's memory, by what was done instead.",
+            "kind",
+        )
+        self._fallbacks = {kind: fallbacks.labels(kind).inc for kind in FALLBACKS}
         self._generation = gauge("config_generation", "Configurations applied.", "livemax")
         self._reload_ok = gauge(
             "config_last_reload_successful", "0 while the file on disk is not in force.", "livemin"
@@ -141,6 +149,10 @@ class Metrics:
             self._handed[outcome](total - self._handed_before.get(outcome, 0))
         self._handed_before = dict(totals)
         self._leased(leased_bytes)
+
+    def device_fallback(self, kind: str) -> None:
+        """Count a pass done in smaller batches or on the CPU, for want of memory on the device."""
+        self._fallbacks[kind]()
 
     def device_fallback(self, kind: str) -> None:
         """Count a pass done in smaller batches or on the CPU, for want of memory on the device."""

@@ -6,8 +6,9 @@ Runs on the device thread, on lists of items that the batcher put together.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,37 @@ from proxy.case import Buffer, Splice, Suspects
 from proxy.codec import Codec
 from proxy.config import Model
 from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
+from proxy.memory_ladder import MemoryLadder, Pass
 from proxy.tensors import PixelCodec
 from purifiers import Chain, Purifier
 from purifiers.aggregate import majority_vote, mean_of_probabilities
 
+Drawn = tuple[Buffer, ...]
+Answers = npt.NDArray[np.float32]
+
 _LEAST = math.log(torch.finfo(torch.float32).tiny)
 _RULES = {"mean": mean_of_probabilities, "vote": majority_vote}
+
+
+class Purifying(Protocol):
+    """Purifies the suspicious samples of many requests in one pass."""
+
+    @property
+    def purifies(self) -> bool:
+        """Whether there is a purifier at all."""
+        ...
+
+    def purify(self, items: Sequence[Suspects]) -> list[Splice | Exception]:
+        """The suspicious samples purified, as replacements within their wire tensors."""
+        ...
+
+    def redraw(self, items: Sequence[Suspects]) -> list[Drawn | Exception]:
+        """Purified copies beside the one served: raw wire tensors of the suspicious samples."""
+        ...
+
+    def combine(self, items: Sequence[Answers]) -> list[Answers | Exception]:
+        """One answer from those to all copies, (V, S, K) -> (S, K) each."""
+        ...
 
 
 class Purification:
@@ -64,11 +90,16 @@ class Purification:
                 "about several copies; remove it"
             )
 
+    @property
+    def purifies(self) -> bool:
+        """Whether there is a purifier at all."""
+        return self._purifier is not None
+
     def purify(self, items: Sequence[Suspects]) -> list[Splice | Exception]:
         """The suspicious samples purified, as replacements within their wire tensors."""
         if self._spec.encoded:
             return [self._spliced_files(item) for item in items]
-        clean = memoryview(self._codec.encode(self._purified(_suspicious(items))))
+        clean = memoryview(self._codec.encode(self._purified(_suspicious(items, self._device))))
         results: list[Splice | Exception] = []
         at = 0
         for item in items:
@@ -80,17 +111,17 @@ class Purification:
             results.append(pieces)
         return results
 
-    def redraw(self, items: Sequence[Suspects]) -> list[tuple[Buffer, ...] | Exception]:
+    def redraw(self, items: Sequence[Suspects]) -> list[Drawn | Exception]:
         """Purified copies beside the one served: raw wire tensors of the suspicious samples."""
         assert self._aggregate is not None  # noqa: S101 (only then are copies asked for)
         more = self._aggregate.copies - 1
         if self._spec.encoded:
             return [self._copied_files(item, more) for item in items]
         assert self._random is not None  # noqa: S101 (`build_purifiers` demands one)
-        x = _suspicious(items).to(self._device)
+        x = _suspicious(items, self._device)
         x = x if self._steady is None else self._steady.purify(x)
         drawn = [self._random.purify(x).cpu() for _ in range(more)]
-        results: list[tuple[Buffer, ...] | Exception] = []
+        results: list[Drawn | Exception] = []
         at = 0
         for item in items:
             rows = slice(at, at + len(item.samples))
@@ -98,9 +129,7 @@ class Purification:
             results.append(tuple(self._codec.encode(copy[rows]) for copy in drawn))
         return results
 
-    def combine(
-        self, items: Sequence[npt.NDArray[np.float32]]
-    ) -> list[npt.NDArray[np.float32] | Exception]:
+    def combine(self, items: Sequence[Answers]) -> list[Answers | Exception]:
         """One answer from those to all copies, as the model would give it.
 
         Args:
@@ -113,7 +142,7 @@ class Purification:
         """
         assert self._aggregate is not None  # noqa: S101 (only then are answers combined)
         rule = _RULES[self._aggregate.rule]
-        results: list[npt.NDArray[np.float32] | Exception] = []
+        results: list[Answers | Exception] = []
         for item in items:
             answers = torch.from_numpy(item)
             scores = rule(answers).clamp(min=_LEAST)
@@ -149,6 +178,57 @@ class Purification:
             return error
 
 
-def _suspicious(items: Sequence[Suspects]) -> Tensor:
-    """The suspicious samples of all items, one after the other."""
-    return torch.cat([item.glance.x[list(item.samples)] for item in items])
+class ResilientPurification:
+    """The same on as many samples at a time as the memory allows.
+
+    Args:
+        plain: does the work.
+        ladder: falls and recovers.
+        on_cpu: gives the same on the CPU; None where that is the device itself.
+    """
+
+    def __init__(
+        self,
+        plain: Purifying,
+        ladder: MemoryLadder,
+        on_cpu: Callable[[], Purifying] | None,
+    ) -> None:
+        self._plain = plain
+        self._ladder = ladder
+        self._on_cpu = on_cpu
+
+    @property
+    def purifies(self) -> bool:
+        """See `Purifying`."""
+        return self._plain.purifies
+
+    def purify(self, items: Sequence[Suspects]) -> list[Splice | Exception]:
+        """See `Purifying`."""
+        twin = self._on_cpu
+        on_cpu = None if twin is None else lambda part: twin().purify(part)
+        work = Pass(("purify", _sample(items)), _count, self._plain.purify, on_cpu)
+        return self._ladder.run(work, items)
+
+    def redraw(self, items: Sequence[Suspects]) -> list[Drawn | Exception]:
+        """See `Purifying`."""
+        twin = self._on_cpu
+        on_cpu = None if twin is None else lambda part: twin().redraw(part)
+        work = Pass(("redraw", _sample(items)), _count, self._plain.redraw, on_cpu)
+        return self._ladder.run(work, items)
+
+    def combine(self, items: Sequence[Answers]) -> list[Answers | Exception]:
+        """See `Purifying`; on the CPU in any case."""
+        return self._plain.combine(items)
+
+
+def _sample(items: Sequence[Suspects]) -> tuple[int, ...]:
+    return tuple(items[0].glance.x.shape[1:])
+
+
+def _count(item: Suspects) -> int:
+    return len(item.samples)
+
+
+def _suspicious(items: Sequence[Suspects], device: torch.device) -> Tensor:
+    """The suspicious samples of all items, one after the other, wherever they were looked at."""
+    return torch.cat([item.glance.x[list(item.samples)].to(device) for item in items])

@@ -140,8 +140,8 @@ TABLE = {
         "detectors proxy.errors proxy.files purifiers purifiers.learned pydantic safetensors torch"
     ),
     "proxy.purification": (
-        "proxy.adapt proxy.case proxy.codec proxy.config proxy.errors proxy.tensors purifiers "
-        "purifiers.aggregate numpy torch"
+        "proxy.adapt proxy.case proxy.codec proxy.config proxy.errors proxy.memory_ladder "
+        "proxy.tensors purifiers purifiers.aggregate numpy torch"
     ),
     "proxy.parts": (
         "detectors detectors.purified_view proxy.config proxy.errors proxy.kinds purifiers"
@@ -170,6 +170,7 @@ TABLE = {
         "proxy.queries proxy.tasks proxy.upstream ~proxy.history.history"
     ),
     "proxy.devices": "proxy.errors torch",
+    "proxy.memory_ladder": "torch",
     "proxy.cpu_quota": "",
     "proxy.device": (
         "proxy.batcher proxy.budget proxy.case proxy.errors proxy.flow proxy.inspection numpy"
@@ -437,6 +438,7 @@ ONLY = {
             "proxy.codec",
             "proxy.devices",
             "proxy.history.fingerprints",
+            "proxy.memory_ladder",
             "proxy.purification",
             "proxy.rules",
             "proxy.scoring",
