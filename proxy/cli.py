@@ -145,6 +145,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--worker-index", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--worker-dir", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--worker-history", type=int, help=argparse.SUPPRESS)
     parser.set_defaults(run=_serve, log_level="INFO")
 
 
@@ -323,6 +324,7 @@ def _run_server(options: argparse.Namespace, config: Config) -> int:
             overrides=_overrides(options),
             share_port=worker,
             admin=options.worker_dir / f"worker-{options.worker_index}.sock" if worker else None,
+            history_file=options.worker_history,
         )
         await server.start()
         return await server.run()

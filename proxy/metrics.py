@@ -29,8 +29,9 @@ from proxy.model_metrics import OTHER, SECONDS_BUCKETS, Families, ModelMetrics
 __all__ = ["Metrics", "ModelMetrics", "SupervisorMetrics", "build_labels"]
 
 RPC_GROUPS = (*get_args(RpcGroup), "unknown")
-DEGRADATIONS = ("timeout", "unreachable", "error", "full", "out_of_memory")
-"""Why the shared history could not be asked or told (`proxy.history.shared.REASONS`)."""
+DEGRADATIONS = ("timeout", "unreachable", "error", "full", "out_of_memory", "busy")
+"""Why the shared history could not be asked or told (`proxy.history.shared.REASONS`); busy: other
+workers had the turn at the common one for too long."""
 HANDOFFS = ("used", "inline_small", "inline_unsuitable", "full", "unregistered", "lost")
 """What becomes of a request's tensors (`proxy.handoff.OUTCOMES`)."""
 FALLBACKS = ("smaller_batch", "cpu")
@@ -113,10 +114,10 @@ class Metrics:
             buckets=SECONDS_BUCKETS,
         ).observe
         degraded = counter(
-            "history_degraded", "Times the local history had to do, by the reason.", "reason"
+            "history_degraded", "Times part of the history was missing, by the reason.", "reason"
         )
         self._degraded = {reason: degraded.labels(reason).inc for reason in (*DEGRADATIONS, OTHER)}
-        self._remembered = gauge("history_queries", "Queries remembered.", "livesum").set
+        self._remembered = gauge("history_queries", "Queries remembered.", "livemax").set
         self._quarantined = gauge("quarantined_principals", "In quarantine now.", "livemax").set
 
     def configure(self, models: Mapping[str, Sequence[str]]) -> None:

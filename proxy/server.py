@@ -63,6 +63,7 @@ class Server:
         overrides: command-line settings that win over the file, also after a reload.
         share_port: let other processes listen on the same port (workers).
         admin: where to serve the admin endpoints instead of `config.admin`.
+        history_file: descriptor of the file in which all workers keep their history.
 
     Raises:
         ConfigError: a calibration or part cannot be used.
@@ -76,6 +77,7 @@ class Server:
         overrides: Mapping[str, Any] | None = None,
         share_port: bool = False,
         admin: Path | None = None,
+        history_file: int | None = None,
     ) -> None:
         self.address = ""
         """Where clients connect, known after `start`."""
@@ -85,6 +87,7 @@ class Server:
         self._path = path
         self._overrides = dict(overrides or {})
         self._share_port = share_port
+        self._history_file = history_file
         self._admin_at: str | Path = admin or config.admin
         self._background = Tasks()
         self._finishing = Tasks()
@@ -271,7 +274,7 @@ class Server:
             return None
         from proxy.history.history import History  # loads torch
 
-        return History(config.history, self._metrics)
+        return History(config.history, self._metrics, file=self._history_file)
 
     def _defences(self, config: Config) -> Defences:
         salts = None if self._history is None else self._history.salts
@@ -335,7 +338,7 @@ class Server:
 
     async def forget(self, principal: str | None, model: str | None) -> int:
         """Lift quarantines."""
-        return 0 if self._history is None else self._history.forget(principal, model)
+        return 0 if self._history is None else await self._history.forget(principal, model)
 
     async def metrics(self) -> tuple[str, bytes]:
         """One scrape."""

@@ -1,7 +1,8 @@
 """`--workers N`: several processes on one port, shown and steered as one.
 
 The parent carries no traffic. It reserves the port, starts and replaces workers, and answers the
-admin port: metrics are the workers' sum, ready when one of them is, drain and reload reach all.
+admin port: metrics are the workers' sum, ready when one of them is, drain and reload reach all. It
+makes the file in which they have their history in common, and looks at nothing in it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,9 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,8 +27,10 @@ import aiohttp
 from proxy.admin import Admin, Status
 from proxy.config import Config
 from proxy.errors import ConfigError
+from proxy.history import memory_file
 from proxy.history.overview import merged
 from proxy.metrics import SupervisorMetrics
+from proxy.runtime_folder import runtime_folder
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +71,10 @@ async def supervise(
     Raises:
         ConfigError: an address cannot be bound.
     """
-    with _reserved(config.listen) as listen, _runtime_folder() as folder:
+    with _reserved(config.listen) as listen, runtime_folder() as folder, _history_file() as file:
         line = [*command, *argv, "--listen", listen, "--worker-dir", str(folder)]
-        supervisor = Supervisor(line, config, workers, folder, backoff_s)
+        line += ["--worker-history", str(file)]
+        supervisor = Supervisor(line, config, workers, folder, backoff_s, files=[file])
         admin = Admin(supervisor)
         try:
             address = await admin.start(config.admin)
@@ -118,12 +120,21 @@ class Supervisor:
         workers: how many.
         folder: private folder for sockets and metrics.
         backoff_s: wait before the first replacement of a worker.
+        files: descriptors that every worker gets.
     """
 
     def __init__(
-        self, command: Sequence[str], config: Config, workers: int, folder: Path, backoff_s: float
+        self,
+        command: Sequence[str],
+        config: Config,
+        workers: int,
+        folder: Path,
+        backoff_s: float,
+        *,
+        files: Sequence[int] = (),
     ) -> None:
         self._command = command
+        self._files = files
         self._config = config
         self._workers = workers
         self._folder = folder
@@ -189,18 +200,18 @@ class Supervisor:
         return await asyncio.to_thread(self._metrics.exposition)
 
     async def history(self) -> Mapping[str, Any]:
-        """Return what all workers know of query attacks, as one."""
+        """Return what the workers know of query attacks: they have one history."""
         answers = await self._ask_all("GET", "/history")
         return merged(body for status, body in answers if status == 200 and body is not None)
 
     async def forget(self, principal: str | None, model: str | None) -> int:
-        """Lift quarantines in every worker; return how many in all, one in two workers as two."""
+        """Lift quarantines; return how many. The first worker lifts them for all."""
         said = {"all": "1"} if principal is None else {"principal": principal}
         query = urlencode(said if model is None else {**said, "model": model})
         answers = await self._ask_all("POST", f"/history/clear?{query}")
         reached = [body for status, body in answers if status == 200 and body is not None]
         if len(reached) < self._workers:
-            log.warning("quarantines lifted in %d of %d workers", len(reached), self._workers)
+            log.warning("%d of %d workers lifted quarantines", len(reached), self._workers)
         return sum(int(body["cleared"]) for body in reached)
 
     async def _ask_all(self, method: str, path: str) -> list[tuple[int, dict[str, Any] | None]]:
@@ -250,6 +261,7 @@ class Supervisor:
             str(index),
             stdin=PIPE,  # see watch_parent
             env=self._env,
+            pass_fds=self._files,
             start_new_session=True,  # Ctrl-C in a terminal is for us to pass on
         )
         self._running[index] = process
@@ -291,13 +303,12 @@ def _reserved(address: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _runtime_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="breakwater-"))  # readable by this user only
-    (folder / "metrics").mkdir()
+def _history_file() -> Iterator[int]:
+    file = memory_file.create()
     try:
-        yield folder
+        yield file
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(file)
 
 
 @contextlib.contextmanager

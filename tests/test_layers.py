@@ -188,7 +188,8 @@ TABLE = {
     "proxy.reader": "proxy.config proxy.errors proxy.fields proxy.validation proxy.wire",
     "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
     "proxy.supervisor": (
-        "proxy.admin proxy.config proxy.errors proxy.history.overview proxy.metrics aiohttp"
+        "proxy.admin proxy.config proxy.errors proxy.history.memory_file "
+        "proxy.history.overview proxy.metrics proxy.runtime_folder aiohttp"
     ),
     "proxy.kinds": (
         "detectors proxy.adapt proxy.codec proxy.config proxy.errors proxy.tensors proxy.vectors "
@@ -216,10 +217,12 @@ TABLE = {
     "proxy.fields": "proxy.errors",
     "proxy.headers": "proxy.upstream",
     "proxy.keyfile": "proxy.errors",
+    "proxy.runtime_folder": "",
     "proxy.history.history": (
-        "detectors.chains proxy.config proxy.history.access proxy.history.fingerprints "
-        "proxy.history.linking proxy.history.local proxy.history.quarantine proxy.history.salts "
-        "proxy.history.shared proxy.history.store proxy.history.trails proxy.metrics numpy"
+        "detectors.chains detectors.sketch detectors.steps proxy.config proxy.history.access "
+        "proxy.history.fingerprints proxy.history.linking proxy.history.local proxy.history.memory "
+        "proxy.history.pardons proxy.history.quarantine proxy.history.salts proxy.history.shared "
+        "proxy.history.store proxy.history.trails proxy.metrics numpy"
     ),
     "proxy.history.linking": (
         "detectors.chains detectors.steps proxy.history.fingerprints proxy.history.store numpy"
@@ -229,12 +232,16 @@ TABLE = {
         "detectors.sketch numpy torch"
     ),
     "proxy.history.salts": "proxy.config proxy.keyfile",
-    "proxy.history.trails": "detectors.steps numpy",
+    "proxy.history.trails": "detectors.sketch detectors.steps proxy.history.memory numpy",
+    "proxy.history.pardons": "proxy.history.memory numpy",
     "proxy.history.local": (
-        "proxy.history.fair_slots proxy.history.key_index proxy.history.store numpy"
+        "proxy.history.fair_slots proxy.history.key_index proxy.history.memory "
+        "proxy.history.store numpy"
     ),
-    "proxy.history.fair_slots": "numpy",
-    "proxy.history.key_index": "numpy",
+    "proxy.history.fair_slots": "proxy.history.memory numpy",
+    "proxy.history.key_index": "proxy.history.memory numpy",
+    "proxy.history.memory": "proxy.history.memory_file numpy",
+    "proxy.history.memory_file": "",
     "proxy.history.shared": (
         "proxy.history.access proxy.history.keyspace proxy.history.link proxy.history.lookups "
         "proxy.history.store proxy.history.write_behind proxy.tasks numpy"
@@ -251,7 +258,7 @@ TABLE = {
     "proxy.history.access": "proxy.errors redis",
     "proxy.history.listing": "proxy.history.quarantine rich",
     "proxy.history.overview": "",
-    "proxy.history.quarantine": "",
+    "proxy.history.quarantine": "proxy.history.memory numpy",
     "proxy.history.store": "numpy",
     "proxy.history": "",
     "proxy.images": "proxy.errors PIL numpy",
@@ -488,6 +495,7 @@ TESTED_IN = {
     "proxy.__main__": "tests/proxy/test_cli.py",
     "proxy.history.store": "tests/proxy/history/test_local.py",
     "proxy.history.access": "tests/proxy/history/test_link.py",
+    "proxy.history.memory_file": "tests/proxy/history/test_memory.py",
     "proxy.history.keyspace": "tests/proxy/history/test_shared.py",
     "proxy.history.lookups": "tests/proxy/history/test_shared.py",
     "proxy.history.write_behind": "tests/proxy/history/test_shared.py",

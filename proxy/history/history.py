@@ -1,14 +1,16 @@
 """The memory of queries: looked up here first, in the shared store second, never waited for long.
 
-One object for the process; everything on the event loop. Nothing here raises for a shared store
-that is away: what this process remembers then has to do.
+One object for the process; everything on the event loop. All workers of one supervisor have one
+memory, in which they take turns. Nothing here raises for a shared store that is away: what this
+machine remembers then has to do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -18,11 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from detectors import chains
-from proxy import config
+from detectors.sketch import SIZE
+from detectors.steps import TRAIL
+from proxy import __version__, config
 from proxy.history.access import Access
 from proxy.history.fingerprints import KEYS, Prints
 from proxy.history.linking import Linked, link
 from proxy.history.local import LocalStore
+from proxy.history.memory import ForeignLayoutError, Memory, WorkerMemory
+from proxy.history.pardons import Pardons
 from proxy.history.quarantine import LONGEST, Quarantine
 from proxy.history.salts import Salts
 from proxy.history.shared import SharedStore
@@ -30,9 +36,15 @@ from proxy.history.store import FingerprintStore, Found, Handles
 from proxy.history.trails import Trails
 from proxy.metrics import Metrics
 
-_MOST_PARDONS = 10_000
+log = logging.getLogger(__name__)
+
+_LATER_S = 0.001
+_MOST_LATER = 4_096
+_CLEAR_S = 1.0
+"""What an operator waits for a turn."""
 
 Rows = npt.NDArray[np.intp]
+Amend = Callable[[Handles, npt.NDArray[np.void]], None]
 
 
 class Trace:
@@ -45,13 +57,23 @@ class Trace:
         principal's and answered before this request; -1: unknown."""
         self.is_answered = False
         """Whether the model's answer is known."""
-        self._remembered: list[tuple[FingerprintStore, Rows, Handles]] = []
+        self._remembered: list[tuple[Amend, Rows, Handles]] = []
 
-    def remember(self, store: FingerprintStore, prints: Prints, owner: int, rows: Rows) -> None:
-        """Have a store remember some of the samples; what comes of them is told it as well."""
+    def remember(
+        self, store: FingerprintStore, prints: Prints, owner: int, *, amend: Amend | None = None
+    ) -> None:
+        """Have a store remember what it does not know; what comes of it is told it as well.
+
+        Args:
+            store: which.
+            prints: of the samples.
+            owner: who asks.
+            amend: what to call instead of the store's own.
+        """
+        rows = np.flatnonzero(~self._linked.repeats)
         owners = np.full(len(rows), owner, np.uint64)
         handles = store.remember(prints.keys[0][rows], owners, self._linked.records[rows])
-        self._remembered.append((store, rows, handles))
+        self._remembered.append((amend or store.amend, rows, handles))
 
     def relink(self, linked: Linked) -> None:
         """Go on with better links than those remembered so far."""
@@ -88,8 +110,8 @@ class Trace:
         self._amend()
 
     def _amend(self) -> None:
-        for store, rows, handles in self._remembered:
-            store.amend(handles, self._linked.records[rows])
+        for amend, rows, handles in self._remembered:
+            amend(handles, self._linked.records[rows])
 
 
 def _origins(linked: Linked) -> list[int]:
@@ -103,6 +125,7 @@ class History:
     Args:
         cfg: size, age, secret and shared store.
         metrics: told of what the shared store could not do.
+        file: descriptor of the workers' common file (`memory_file`); closed here.
         now: seconds since 1970.
         clock: seconds; never runs backwards.
 
@@ -115,20 +138,33 @@ class History:
         cfg: config.History,
         metrics: Metrics,
         *,
+        file: int | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.salts = Salts(cfg, now)
+        self._memory = _memory(file, cfg.capacity)
+        self.salts = Salts(cfg, now, secret=self._memory.secret)
         self._now = now
         self._ttl_s = cfg.ttl_minutes * 60
         self._metrics = metrics
-        self._local = LocalStore(cfg.capacity, chains.RECORD, KEYS, ttl_s=self._ttl_s, clock=clock)
+        self._later: deque[Callable[[], None]] = deque()
+        self._catching_up: asyncio.TimerHandle | None = None
+        with self._memory.at_once(limit_s=_CLEAR_S):
+            self._local = LocalStore(
+                self._memory.capacity,
+                chains.RECORD,
+                KEYS,
+                ttl_s=self._ttl_s,
+                clock=clock,
+                memory=self._memory,
+            )
+            self._quarantine = Quarantine(now, memory=self._memory)
+            self._trails = Trails(memory=self._memory)
+            self._pardons = Pardons(self._memory)
+            self._memory.repair = self._local.repair
         self._shared = None
         if cfg.shared is not None:
             self._shared = _shared(cfg.shared, self.salts.name, self._ttl_s, metrics)
-        self._quarantine = Quarantine(now)
-        self._trails = Trails()
-        self._pardons: OrderedDict[int, float] = OrderedDict()
 
     async def start(self) -> None:
         """Connect to the shared store, if there is one; does not wait until it answers."""
@@ -137,6 +173,9 @@ class History:
 
     async def close(self) -> None:
         """Tell the shared store what it has not been told yet, if that is quick, and let it go."""
+        self._catch_up()
+        if self._catching_up is not None:
+            self._catching_up.cancel()
         if self._shared is not None:
             await self._shared.close()
 
@@ -146,36 +185,58 @@ class History:
         """Link the samples of a request to earlier queries, and remember them.
 
         What this process knows is looked up and remembered in one step, so that queries sent all
-        at once find each other.
+        at once find each other. At two workers they may miss each other, but not what was there
+        before, nor what comes after.
         """
         started = time.perf_counter()
         owner = self.salts.owner(model, principal)
         prints = prints.of(owner)
-        now = self._now()
         owners = np.full(len(prints.digest), owner, np.uint64)
-        found = [await self._local.lookup(keys, owners) for keys in prints.keys]
-        follow = partial(
-            link,
-            prints,
-            owner=owner,
-            now=now,
-            trail=self._trails.of(owner),
-            pardoned=self._pardons.get(owner, 0.0),
-        )
-        linked = follow(found=found)
-        self._trails.add(owner, prints.sketch[~linked.repeats])
-        trace = Trace(linked)
-        trace.remember(self._local, prints, owner, np.flatnonzero(~linked.repeats))
+        found: list[Found] = []
+        trail: npt.NDArray[np.int16] | None = prints.sketch[:0]
+        pardoned = 0.0
+        async with self._memory.turn(shared=True) as mine:
+            if mine:
+                found = [await self._local.lookup(keys, owners) for keys in prints.keys]
+                trail, pardoned = self._trails.of(owner), self._pardons.of(owner)
+        follow = partial(link, prints, owner=owner, now=self._now(), trail=trail, pardoned=pardoned)
+        trace = Trace(linked := follow(found=found))
+        async with self._memory.turn() as mine_too:
+            if mine_too:
+                self._trails.add(owner, prints.sketch[~linked.repeats])
+                trace.remember(self._local, prints, owner, amend=self._amend)
+        if not (mine and mine_too):
+            self._metrics.history_degraded("busy")
         self._metrics.history_lookup(time.perf_counter() - started)
         if self._shared is not None:
             lookups = (self._shared.lookup(keys, owners) for keys in prints.keys)
             elsewhere = list(await asyncio.gather(*lookups))
             self._impose(model, principal, elsewhere, policy)
             if any(len(each.rows) for each in elsewhere):
-                linked = follow(found=[*found, *elsewhere])
-                trace.relink(linked)
-            trace.remember(self._shared, prints, owner, np.flatnonzero(~linked.repeats))
+                trace.relink(follow(found=[*found, *elsewhere]))
+            trace.remember(self._shared, prints, owner)
         return trace
+
+    def _amend(self, handles: Handles, records: npt.NDArray[np.void]) -> None:
+        self._soon(partial(self._local.amend, handles, records))
+
+    def _soon(self, change: Callable[[], None]) -> None:
+        """Change the memory in its turn: now if that is possible without waiting."""
+        self._later.append(change)
+        if len(self._later) > _MOST_LATER:
+            self._later.popleft()
+            self._metrics.history_degraded("busy")
+        if self._catching_up is None:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        self._catching_up = None
+        with self._memory.at_once() as mine:
+            while mine and self._later:
+                self._later.popleft()()
+        if self._later:
+            loop = asyncio.get_running_loop()
+            self._catching_up = loop.call_later(_LATER_S, self._catch_up)
 
     def _impose(
         self, model: str, principal: str, found: Sequence[Found], policy: config.QueryAttacks
@@ -185,14 +246,16 @@ class History:
         until = max(float(each.marks.max(initial=0)) for each in found)
         if until and half_life_s:
             longest = self._now() + LONGEST * half_life_s
-            self._quarantine.impose(model, principal, until=min(until, longest))
+            impose = partial(self._quarantine.impose, model, principal)
+            self._soon(partial(impose, until=min(until, longest)))
 
     def alarm(self, model: str, principal: str, cfg: config.QueryAttacks, trace: Trace) -> None:
         """A request is part of a series that looks like an attack."""
+        self._soon(partial(self._alarm, model, principal, cfg, trace.longest))
+
+    def _alarm(self, model: str, principal: str, cfg: config.QueryAttacks, chain: int) -> None:
         half_life_s = cfg.quarantine_minutes * 60
-        standing = self._quarantine.alarm(
-            model, principal, half_life_s=half_life_s, chain=trace.longest
-        )
+        standing = self._quarantine.alarm(model, principal, half_life_s=half_life_s, chain=chain)
         if self._shared is not None and half_life_s:
             owner = self.salts.owner(model, principal)
             until = self._now() + standing.quarantined_for_s
@@ -223,28 +286,47 @@ class History:
             queries=len(self._local), quarantined=self._quarantine.quarantined
         )
 
-    def forget(self, principal: str | None, model: str | None) -> int:
-        """Lift the quarantine of a principal, or of all; the number of those concerned."""
-        lifted = {
-            (each.model, each.principal)
-            for each in self._quarantine.standings()
-            if principal in (None, each.principal) and model in (None, each.model)
-        }
-        if principal is not None and model is not None:
-            lifted.add((model, principal))  # only another replica may know of it
-        for each in lifted:
-            self._pardon(self.salts.owner(*each))
-        return self._quarantine.clear(principal, model)
+    async def forget(self, principal: str | None, model: str | None) -> int:
+        """Lift the quarantine of a principal, or of all; the number of those concerned.
+
+        Raises:
+            TimeoutError: another worker keeps the memory for itself.
+        """
+        async with self._memory.turn(limit_s=_CLEAR_S) as mine:
+            if not mine:
+                raise TimeoutError
+            lifted = {
+                (each.model, each.principal)
+                for each in self._quarantine.standings()
+                if principal in (None, each.principal) and model in (None, each.model)
+            }
+            if principal is not None and model is not None:
+                lifted.add((model, principal))  # only another replica may know of it
+            for each in lifted:
+                self._pardon(self.salts.owner(*each))
+            return self._quarantine.clear(principal, model)
 
     def _pardon(self, owner: int) -> None:
         """What an owner has asked until now is not held against it any more."""
-        self._pardons[owner] = self._now()
-        self._pardons.move_to_end(owner)
-        if len(self._pardons) > _MOST_PARDONS:
-            self._pardons.popitem(last=False)
+        self._pardons.give(owner, self._now())
         self._trails.forget(owner)
         if self._shared is not None:
             self._shared.mark(owner, 0.0, 0.0)
+
+
+def _memory(file: int | None, capacity: int) -> Memory:
+    """The workers' common memory, or one of this process where there is none to be had."""
+    if file is None:
+        return Memory(capacity)
+    layout = f"{__version__} {KEYS} {SIZE} {TRAIL} {chains.RECORD.descr}"
+    try:
+        memory = WorkerMemory(file, layout, capacity)
+    except ForeignLayoutError:
+        log.error("the other workers' history is of another version: this one keeps its own")
+        return Memory(capacity)
+    if memory.capacity != capacity:
+        log.warning("history.capacity stays %d until all is restarted", memory.capacity)
+    return memory
 
 
 def _shared(

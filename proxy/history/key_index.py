@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from proxy.history.memory import Memory
+
 Words = npt.NDArray[np.uint64]
 Slots = npt.NDArray[np.intp]
 
@@ -56,23 +58,42 @@ class KeyIndex:
         keys: per query, 1 to 64.
         ages: (capacity,) of each slot; larger is younger, the last two bits aside. Kept up to date
             by the caller.
+        memory: where it is kept. A process that shares it and dies while it changes it leaves keys
+            behind that lead nowhere, never one that leads to another query.
     """
 
-    def __init__(self, capacity: int, keys: int, *, ages: Words) -> None:
+    def __init__(
+        self, capacity: int, keys: int, *, ages: Words, memory: Memory | None = None
+    ) -> None:
+        memory = memory or Memory()
         self._ages = ages
         self._bits = max(1, (capacity - 1).bit_length())
         self._mask = np.uint64((1 << self._bits) - 1)
         self._turn = np.uint32(1 << self._bits)
-        self._ids = np.zeros(capacity, np.uint32)
-        self._ids[0] = self._turn  # 0 is an empty entry, never an id
+        self._ids = memory.array(capacity, np.uint32)
+        if not self._ids[0]:
+            self._ids[0] = self._turn  # 0 is an empty entry, never an id
         self._buckets_a_query = keys / (_WAYS * _LOAD)
         full = max(_LEAST_BUCKETS, int(capacity * self._buckets_a_query) + 1)
         levels = ((full - 1) // _MOST_ROOTS).bit_length()
         self._roots = -(-full // (1 << levels))
         # Pages of zeros that nothing was written to take no memory.
-        self._table = np.zeros((self._roots << levels, _WAYS), np.uint64)
-        self._level = 0
-        self._size = self._roots
+        self._table = memory.array((self._roots << levels, _WAYS), np.uint64)
+        self._split_off = memory.array(1, np.int64)  # buckets, beside those there are at first
+
+    @property
+    def _size(self) -> int:
+        return self._roots + int(self._split_off[0])
+
+    @property
+    def _level(self) -> int:
+        """How often the number of buckets has doubled."""
+        return (self._size // self._roots).bit_length() - 1
+
+    def clear(self) -> None:
+        """Forget all keys."""
+        self._table[: self._size] = 0
+        self._split_off[0] = 0
 
     def find(self, keys: Words) -> tuple[Slots, Slots]:
         """Which queries have which of N keys.
@@ -120,7 +141,6 @@ class KeyIndex:
             self._split(whole, max(self._size, size))
             if self._size < 2 * whole:
                 return
-            self._level += 1
 
     def _split(self, whole: int, size: int) -> None:
         """Grow up to `size` buckets by halving buckets of the current level, `whole` in all."""
@@ -129,7 +149,7 @@ class KeyIndex:
         moves = parents >> np.uint64(32 + self._level) & np.uint64(1)
         np.multiply(parents, moves, out=children)
         parents -= children
-        self._size = size
+        self._split_off[0] = size - self._roots
 
     def _homes(self, hashes: Words) -> Slots:
         """The two buckets where each key may lie, (N, 2)."""
@@ -202,8 +222,8 @@ class KeyIndex:
             part &= ~_LOW | self._mask
             part |= np.uint64(self._turn)
             part *= alive
-        self._ids &= np.uint32(self._mask)
-        self._ids |= self._turn
+        # Each id at once, for whoever dies here: one without a turn would be given out again.
+        self._ids[:] = self._ids & np.uint32(self._mask) | self._turn
 
 
 def _mixed(keys: Words) -> Words:

@@ -1,4 +1,4 @@
-"""A memory of queries in this process: a few numpy arrays of fixed size, no objects per query.
+"""A memory of queries on this machine: a few numpy arrays of fixed size, no objects per query.
 
 It knows keys, owners and records as numbers; not images, principals or what a record means.
 """
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from proxy.history.fair_slots import FairSlots
 from proxy.history.key_index import SLOT_BITS, KeyIndex
+from proxy.history.memory import Memory
 from proxy.history.store import MOST, Found, Handles, Keys, Owners, Records
 
 MOST_KEYS = 64
@@ -26,7 +27,7 @@ _ROW = np.uint64(SLOT_BITS + 6)
 
 
 class LocalStore:
-    """Remembers queries in this process; a `FingerprintStore`.
+    """Remembers queries in this process, or in all that share its memory; a `FingerprintStore`.
 
     One key leads to the eight newest queries that have it, so that what everybody asks costs no
     more than what nobody asks. A query is therefore not found through a key that eight newer ones
@@ -43,7 +44,9 @@ class LocalStore:
         keys: K, columns of every `Keys`; 1 to 64.
         ttl_s: how long a query is remembered.
         clock: seconds; never runs backwards.
-        salt: spreads owners for fairness; drawn at random unless it is given.
+        salt: spreads owners for fairness; the memory's secret unless it is given.
+        memory: where it is kept. Where others have it too, `lookup` is for a shared turn at it,
+            and all else for an exclusive one.
 
     Raises:
         ValueError: one of these is out of its range.
@@ -58,6 +61,7 @@ class LocalStore:
         ttl_s: float,
         clock: Callable[[], float] = time.monotonic,
         salt: int | None = None,
+        memory: Memory | None = None,
     ) -> None:
         if not 1 <= capacity <= 1 << SLOT_BITS:
             raise ValueError(f"capacity must be from 1 to {1 << SLOT_BITS}, not {capacity}")
@@ -66,9 +70,16 @@ class LocalStore:
         if np.dtype(record).hasobject:
             raise ValueError("a record may not hold Python objects")
         self._capacity, self._keys, self._record = capacity, keys, np.dtype(record)
-        self._ttl_s, self._clock, self._salt = ttl_s, clock, salt
-        self._serial = 1  # of the next query; handles stay unique when everything is forgotten
-        self._forget()
+        self._ttl_s, self._clock = ttl_s, clock
+        memory = memory or Memory()
+        salt = int.from_bytes(memory.secret[:8], "little") if salt is None else salt
+        # Pages of zeros that nothing was written to take no memory.
+        self._records = memory.array(capacity, self._record)
+        self._handles = memory.array(capacity, np.uint64)
+        self._remembered = memory.array(1, np.uint64)  # ever: handles are never given out twice
+        self._slots = FairSlots(capacity, salt=salt, memory=memory)
+        self._index = KeyIndex(capacity, keys, ages=self._handles, memory=memory)
+        self._marks: dict[int, tuple[float, float]] = {}
 
     def __len__(self) -> int:
         """Queries remembered, with some that are too old to be found."""
@@ -92,14 +103,16 @@ class LocalStore:
         handles = np.zeros(len(keys), np.uint64)
         rows = np.flatnonzero(keys.any(axis=1))
         slots = self._slots.take(owners[rows], now=now, expired=now - self._ttl_s)
-        serials = np.arange(self._serial, self._serial + len(rows), dtype=np.uint64)
+        # First the old queries go, last come the new ones' keys: what a process that dies in
+        # between leaves half done is not found.
+        self._index.renew(slots)
+        serials = np.arange(1, 1 + len(rows), dtype=np.uint64) + self._remembered
+        self._remembered += np.uint64(len(rows))
         handles[rows] = serials << _HANDLE | slots.astype(np.uint64)
-        self._serial += len(rows)
         self._handles[slots] = handles[rows]
         kept = self._handles[slots] == handles[rows]  # a later one may have displaced an earlier
         rows, slots = rows[kept], slots[kept]
         self._records[slots] = records[rows]
-        self._index.renew(slots)
         self._index.reserve(self._slots.touched)
         row, column = np.nonzero(keys[rows])
         self._index.insert(keys[rows[row], column], slots[row])
@@ -111,10 +124,13 @@ class LocalStore:
         kept = slots < self._capacity
         kept[kept] = self._handles[slots[kept]] == handles[kept]
         kept &= handles != 0
-        self._records[slots[kept]] = records[kept]
+        slots = slots[kept]
+        self._handles[slots] = 0  # while they are written, for `repair`
+        self._records[slots] = records[kept]
+        self._handles[slots] = handles[kept]
 
     def mark(self, owner: int, value: float, ttl_s: float) -> None:
-        """Put a mark on an owner for so many seconds; 0 removes it."""
+        """Put a mark on an owner for so many seconds, in this process; 0 removes it."""
         self._marks.pop(owner, None)
         if value:
             if len(self._marks) == MOST_MARKS:
@@ -123,15 +139,15 @@ class LocalStore:
 
     async def clear(self) -> None:
         """Forget everything."""
-        self._forget()
+        self._handles[: self._slots.touched] = 0
+        self._slots.clear()
+        self._index.clear()
+        self._marks.clear()
 
-    def _forget(self) -> None:
-        # Pages of zeros that nothing was written to take no memory.
-        self._records = np.zeros(self._capacity, self._record)
-        self._handles = np.zeros(self._capacity, np.uint64)
-        self._slots = FairSlots(self._capacity, salt=self._salt)
-        self._index = KeyIndex(self._capacity, self._keys, ages=self._handles)
-        self._marks: dict[int, tuple[float, float]] = {}
+    def repair(self) -> None:
+        """Put right what a process left that died in its turn; what it wrote then is forgotten."""
+        self._slots.repair()
+        self._index.renew(np.flatnonzero(self._handles[: self._slots.touched] == 0))
 
     def _mark(self, owner: int, now: float) -> float:
         value, until = self._marks.get(owner, (0.0, now))

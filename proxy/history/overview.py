@@ -1,23 +1,22 @@
-"""What several processes say of their histories, as one: for the supervisor of workers."""
+"""What several workers say of the history they have in common: for their supervisor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-_TOTALS: Mapping[str, Callable[[Iterable[Any]], Any]] = {"alarms": sum, "first_alarm": min}
-"""How a field of a principal's is merged; the largest of the others counts."""
+_LEAST = ("first_alarm",)
+"""Of these fields of a principal's the smallest counts, of the others the largest."""
 
 
 def merged(overviews: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the answers of several processes to `GET /history` as one.
 
-    A principal that several know is one: its alarms are added up, and it is in quarantine for as
-    long as it is in any of them.
+    They tell of the same memory, a moment apart: whoever knows most is right.
     """
     every = list(overviews)
     return {
-        "remembered": sum(each["remembered"] for each in every),
+        "remembered": max((each["remembered"] for each in every), default=0),
         "shared": _shared([each["shared"] for each in every if each["shared"] is not None]),
         "principals": _principals(one for each in every for one in each["principals"]),
     }
@@ -40,7 +39,7 @@ def _principals(standings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for standing in standings:
         found.setdefault((standing["model"], standing["principal"]), []).append(standing)
     every = [
-        {name: _TOTALS.get(name, max)(each[name] for each in same) for name in same[0]}
+        {name: (min if name in _LEAST else max)(each[name] for each in same) for name in same[0]}
         for same in found.values()
     ]
     return sorted(every, key=lambda s: (-s["quarantined_for_s"], -s["last_alarm"]))

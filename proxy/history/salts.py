@@ -24,13 +24,22 @@ class Salts:
     Args:
         cfg: key file, epoch and age.
         now: seconds since some fixed time, equal on all replicas.
+        secret: where there is no key file. Default: random.
 
     Raises:
         ConfigError: the key file cannot be used.
     """
 
-    def __init__(self, cfg: History, now: Callable[[], float] = time.time) -> None:
-        self._secret = os.urandom(32) if cfg.key_file is None else read_key("history", cfg.key_file)
+    def __init__(
+        self,
+        cfg: History,
+        now: Callable[[], float] = time.time,
+        *,
+        secret: bytes | None = None,
+    ) -> None:
+        self._secret = secret or os.urandom(32)
+        if cfg.key_file is not None:
+            self._secret = read_key("history", cfg.key_file)
         self._epoch_s = cfg.rotate_hours * 3600
         self._overlap_s = cfg.ttl_minutes * 60
         self._now = now

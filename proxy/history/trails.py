@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import numpy as np
 import numpy.typing as npt
 
+from detectors.sketch import SIZE
 from detectors.steps import TRAIL
+from proxy.history.memory import Memory
 
 MOST = 1024
 """Principals whose latest queries are kept, about nine kilobytes each."""
@@ -23,26 +23,48 @@ class Trails:
 
     Args:
         most: principals remembered.
+        memory: where they are kept.
     """
 
-    def __init__(self, most: int = MOST) -> None:
-        self._most = most
-        self._by_owner: OrderedDict[int, Sketches] = OrderedDict()
+    def __init__(self, most: int = MOST, *, memory: Memory | None = None) -> None:
+        memory = memory or Memory()
+        self._owners = memory.array(most, np.uint64)
+        self._lengths = memory.array(most, np.int64)
+        self._asked = memory.array(most, np.int64)  # by the count of all requests
+        self._requests = memory.array(1, np.int64)
+        self._sketches = memory.array((most, TRAIL, SIZE), np.int16)
 
     def __len__(self) -> int:
-        return len(self._by_owner)
+        return int(np.count_nonzero(self._owners))
 
     def of(self, owner: int) -> Sketches | None:
         """The owner's latest queries, (T, D), T <= `TRAIL`; None for who asked nothing yet."""
-        return self._by_owner.get(owner)
+        row = self._row(owner)
+        return None if row is None else self._sketches[row, : int(self._lengths[row])].copy()
 
     def add(self, owner: int, sketches: Sketches) -> None:
         """Add queries of an owner, (B, D)."""
-        known = self._by_owner.pop(owner, sketches[:0])
-        self._by_owner[owner] = np.concatenate((known, sketches))[-TRAIL:]
-        if len(self._by_owner) > self._most:
-            self._by_owner.popitem(last=False)
+        row = self._row(owner)
+        if row is None:
+            row = int(self._asked.argmin())
+            self._owners[row] = self._lengths[row] = 0
+            self._owners[row] = owner or 1
+        self._requests[0] += 1
+        self._asked[row] = self._requests[0]
+        known = int(self._lengths[row])
+        if known + len(sketches) > TRAIL:
+            kept = np.concatenate((self._sketches[row, :known], sketches))[-TRAIL:]
+            self._lengths[row] = 0  # while they are moved
+            known, sketches = 0, kept
+        self._sketches[row, known : known + len(sketches)] = sketches
+        self._lengths[row] = known + len(sketches)
 
     def forget(self, owner: int) -> None:
         """Forget what an owner asked."""
-        self._by_owner.pop(owner, None)
+        row = self._row(owner)
+        if row is not None:
+            self._owners[row] = self._asked[row] = 0
+
+    def _row(self, owner: int) -> int | None:
+        rows = np.flatnonzero(self._owners == np.uint64(owner or 1))
+        return int(rows[0]) if len(rows) else None

@@ -109,5 +109,6 @@ if __name__ == "__main__":
     parser.add_argument("--exit-code", type=int, default=0)
     parser.add_argument("--listen")
     parser.add_argument("--worker-dir")
+    parser.add_argument("--worker-history", type=int)
     parser.add_argument("--worker-index", type=int)
     raise SystemExit(asyncio.run(main(parser.parse_args())))

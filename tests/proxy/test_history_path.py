@@ -104,7 +104,7 @@ async def test_a_search_is_refused_and_its_principal_with_it_until_forgiven(
         assert await ask(d, STRANGERS[0]) is None
         assert d.flow.quarantined
         assert await ask(d, STRANGERS[1], principal="another") is not None
-        assert d.history.forget("tester", None) == 1
+        assert await d.history.forget("tester", None) == 1
         assert await ask(d, STRANGERS[2]) is not None
 
 

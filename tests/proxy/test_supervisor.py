@@ -126,9 +126,9 @@ async def test_the_workers_histories_are_one(scene: Scene) -> None:
     scene.start()
     await scene.expect("up", 2)
     history = json.loads((await scene.get("/history"))[1])
-    assert (history["remembered"], history["shared"]) == (6, {"state": "up"})
+    assert (history["remembered"], history["shared"]) == (3, {"state": "up"})
     (eve,) = history["principals"]
-    assert (eve["principal"], eve["alarms"], eve["longest_chain"]) == ("eve", 2, 5)
+    assert (eve["principal"], eve["alarms"], eve["longest_chain"]) == ("eve", 1, 5)
     assert eve["penalty"] == pytest.approx(1, abs=0.1)
     nobody = "/history/clear?principal=e%2Bve%26all%3D1+%1B&model=cnn"
     assert await scene.get(nobody, "POST") == (200, '{\n  "cleared": 0\n}\n')
@@ -147,7 +147,7 @@ async def test_a_worker_that_is_not_there_cannot_forget(
     supervisor = Supervisor(COMMAND, Config(), 2, tmp_path, 0.001)  # which has not run yet
     assert await supervisor.history() == {"remembered": 0, "shared": None, "principals": []}
     assert await supervisor.forget("eve", None) == 0
-    assert "quarantines lifted in 0 of 2 workers" in caplog.text
+    assert "0 of 2 workers lifted quarantines" in caplog.text
 
 
 async def test_a_dead_worker_is_replaced_and_its_counts_kept(scene: Scene) -> None:

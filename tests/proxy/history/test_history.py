@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from prometheus_client import CollectorRegistry
 from torch import Tensor
@@ -15,8 +18,10 @@ from torch import Tensor
 from detectors.chains import FEATURES
 from loadtests.query_attacks.redis_server import RedisServer
 from proxy import config
+from proxy.history import memory_file
 from proxy.history.fingerprints import Fingerprinter, Prints
 from proxy.history.history import History
+from proxy.history.memory import WorkerMemory
 from proxy.metrics import Metrics
 from tests.images import benign
 from tests.proxy.history.conftest import until
@@ -31,12 +36,14 @@ IMAGES = torch.from_numpy(benign(4, seed=9))
 class Replica:
     """A history, what makes its fingerprints, and its metrics."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, file: int | None = None, **settings: Any) -> None:
         self.now = 1_000_000.0
         self.registry = CollectorRegistry()
         cfg = config.History.model_validate(settings)
         metrics = Metrics(self.registry)
-        self.history = History(cfg, metrics, now=lambda: self.now, clock=lambda: self.now)
+        self.history = History(
+            cfg, metrics, file=file, now=lambda: self.now, clock=lambda: self.now
+        )
         salts = self.history.salts
         self._fingerprint = Fingerprinter(salts.steady(MODEL), lambda: salts.of(MODEL))
 
@@ -192,7 +199,8 @@ async def test_what_one_replica_forgives_is_not_imposed_anew(
         first.history.alarm(MODEL, "eve", POLICY, trace)
         await first.told()
         await second.ask(IMAGES[1], "eve")
-        assert first.history.forget("eve", None) == second.history.forget("eve", None) == 1
+        assert await first.history.forget("eve", None) == 1
+        assert await second.history.forget("eve", None) == 1
         await first.told()
         await second.told()
         for replica in (first, second):
@@ -224,7 +232,7 @@ async def test_who_was_pardoned_begins_anew() -> None:
     copies = near_copies(6)
     for x in copies[:4]:
         await replica.ask(x)
-    replica.history.forget("p", MODEL)
+    await replica.history.forget("p", MODEL)
     assert (await replica.ask(copies[4]))[LENGTH] == 0
     assert (await replica.ask(copies[5]))[LENGTH] == 2
 
@@ -266,3 +274,97 @@ async def test_an_imposed_quarantine_lasts_no_longer_than_one_of_its_own(
         assert not second.history.is_quarantined(MODEL, "eve")
         await third.history.observe(MODEL, "eve", third.prints(IMAGES[1:2]), never)
         assert not third.history.is_quarantined(MODEL, "eve")
+
+
+# -- workers of one supervisor ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def file() -> Iterator[int]:
+    file = memory_file.create()
+    yield file
+    os.close(file)
+
+
+def workers(file: int, count: int = 2, **settings: Any) -> list[Replica]:
+    return [Replica(file=os.dup(file), **settings) for _ in range(count)]
+
+
+async def test_a_chain_goes_on_from_worker_to_worker(file: int) -> None:
+    both = workers(file)
+    lengths = [(await both[i % 2].ask(x))[LENGTH] for i, x in enumerate(near_copies(6))]
+    assert lengths == [0, 2, 3, 4, 5, 6]
+    assert [each.history.standings()["remembered"] for each in both] == [6, 6]
+
+
+async def test_a_search_is_followed_from_worker_to_worker(file: int) -> None:
+    """Which takes the trail, the salts and the model's answers of all of them."""
+    several = workers(file, 3)
+    features = [await several[i % 3].ask(x) for i, x in enumerate(binary_search(4))]
+    assert [f[HALVING] for f in features] == [0, 0, 0, 1, 2, 3]
+
+
+async def test_what_the_model_answered_one_worker_the_other_knows(file: int) -> None:
+    first, second = workers(file)
+    one, other = near_copies(2)
+    trace = await first.history.observe(MODEL, "p", first.prints(one[None]), POLICY)
+    trace.answered(np.array([[0.0, 0.0, 1.0]], np.float32))
+    trace = await second.history.observe(MODEL, "p", second.prints(other[None]), POLICY)
+    assert trace.origins == [2]
+
+
+async def test_quarantine_holds_and_is_lifted_at_all_workers(file: int) -> None:
+    first, second = workers(file)
+    for worker in (first, second):
+        trace = await worker.history.observe(MODEL, "eve", worker.prints(IMAGES[:1]), POLICY)
+        worker.history.alarm(MODEL, "eve", POLICY, trace)
+        assert all(each.history.is_quarantined(MODEL, "eve") for each in (first, second))
+    (standing,) = first.history.standings()["principals"]
+    assert (standing["alarms"], standing["penalty"]) == (2, 2.0)  # one penalty, not two of one
+    assert await second.history.forget(None, None) == 1
+    assert not first.history.is_quarantined(MODEL, "eve")
+    assert await first.history.forget(None, None) == 0
+    assert (await first.ask(near_copies(1)[0], "eve"))[LENGTH] == 0  # forgiven here as well
+
+
+async def test_a_worker_that_is_started_anew_finds_the_history(file: int) -> None:
+    first, second = near_copies(2)
+    for x, length in ((first, 0), (second, 2)):
+        (worker,) = workers(file, 1)
+        assert (await worker.ask(x))[LENGTH] == length
+        await worker.history.close()
+
+
+async def test_a_memory_that_is_never_free_is_missed_and_counted(file: int) -> None:
+    (worker,) = workers(file, 1)
+    first, second, third = near_copies(3)
+    await worker.ask(first)
+    trace = await worker.history.observe(MODEL, "p", worker.prints(second[None]), POLICY)
+    hog = os.open(f"/proc/self/fd/{file}", os.O_RDWR)
+    fcntl.flock(hog, fcntl.LOCK_EX)
+    assert (await worker.ask(third))[LENGTH] == 0
+    assert worker.degraded() == 1
+    worker.history.alarm(MODEL, "eve", POLICY, trace)
+    assert not worker.history.is_quarantined(MODEL, "eve")
+    with pytest.raises(TimeoutError):
+        await worker.history.forget(None, None)
+    os.close(hog)
+    await until(lambda: worker.history.is_quarantined(MODEL, "eve"))
+    assert (await worker.ask(third))[LENGTH] == 3
+
+
+async def test_another_version_s_worker_keeps_its_own(
+    file: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    WorkerMemory(os.dup(file), "an older version", 10)
+    (worker,) = workers(file, 1)
+    assert "of another version" in caplog.text
+    assert [(await worker.ask(x))[LENGTH] for x in near_copies(2)] == [0, 2]
+
+
+async def test_the_capacity_that_all_began_with_stays(
+    file: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    workers(file, 1, capacity=100)
+    workers(file, 1, capacity=200)
+    assert "history.capacity stays 100" in caplog.text

@@ -36,12 +36,12 @@ def test_one_is_itself() -> None:
 def test_a_principal_of_several_is_one() -> None:
     eve, twice = ("m", "eve", 600.0), [("m", "eve", 600.0)] * 2
     both = merged([overview(None, *twice), overview(None, eve, now=1e6 + 30)])
-    assert both["remembered"] == 20
+    assert both["remembered"] == 10
     assert both["principals"] == [
         {
             "model": "m",
             "principal": "eve",
-            "alarms": 3,
+            "alarms": 2,
             "penalty": 2.0,
             "quarantined_for_s": 1200.0,
             "first_alarm": 1e6,
