@@ -299,11 +299,23 @@ def _serve(options: argparse.Namespace, arguments: Sequence[str]) -> int:
 
     keep_large_buffers()
     config = _config(options)
+    if options.worker_index is None:
+        _warn_of_threads(config, options.workers)
     if options.workers > 1 and options.worker_index is None:
         from proxy.supervisor import supervise
 
         return asyncio.run(supervise(arguments, config, options.workers))
     return _run_server(options, config)
+
+
+def _warn_of_threads(config: Config, workers: int) -> None:
+    """Say so where more threads would compute than the cgroup has processors for."""
+    from proxy import cpu_quota
+
+    if any(model.detectors for model in config.models.values()):
+        threads = cpu_quota.thread_count(config.torch_threads, os.environ)
+        if text := cpu_quota.advice(workers, threads, cpu_quota.available_cpus()):
+            logging.getLogger(__name__).warning("%s", text)
 
 
 def _run_server(options: argparse.Namespace, config: Config) -> int:

@@ -1,4 +1,6 @@
-"""How many processors this process may use: affinity and the cgroup's quota, versions 1 and 2.
+"""How many processors this process may use, and how many threads compute on them.
+
+Affinity and the cgroup's quota count, versions 1 and 2.
 
 `os.cpu_count` tells those of the machine, of which a container often has a small share.
 """
@@ -6,10 +8,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 _V2 = "cgroup"
 _V1 = ("cgroup/cpu", "cgroup/cpu,cpuacct")
+_ENVIRONMENT = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""What an operator sets for any program that computes, OpenMP's own name first."""
 
 
 def available_cpus(root: Path = Path("/"), affinity: int | None = None) -> float:
@@ -67,6 +73,22 @@ def _words(file: Path) -> list[str]:
         return file.read_text().split()
     except OSError:
         return []
+
+
+def thread_count(wanted: int | Literal["auto"], environment: Mapping[str, str]) -> int:
+    """Threads that one operation of torch computes with.
+
+    `auto` is what OMP_NUM_THREADS or MKL_NUM_THREADS say, and 1 where neither is set. Batches this
+    small are done before a second thread has woken up, and the event loop needs that core: with
+    two threads on two cores enforce was 1.7 to 10 times slower (`python -m loadtests.overhead`,
+    with OMP_NUM_THREADS=1 and without, before it was set to 1). More pays only where a pass takes
+    milliseconds and processors are idle: large images, few workers.
+    """
+    if wanted != "auto":
+        return wanted
+    # OMP_NUM_THREADS may be a list, one for each level of nesting; the first is the outermost.
+    given = (environment.get(name, "").partition(",")[0].strip() for name in _ENVIRONMENT)
+    return next((int(text) for text in given if text.isdecimal() and int(text) > 0), 1)
 
 
 def advice(workers: int, threads: int, cpus: float) -> str | None:

@@ -75,8 +75,8 @@ TABLE = {
     ),
     "tuning.report": (
         "detectors proxy.adapt proxy.config proxy.configfile proxy.defence proxy.defences "
-        "proxy.errors proxy.history.history proxy.metrics proxy.rpc proxy.scoring proxy.upstream "
-        "purifiers purifiers.base purifiers.plugins rich"
+        "proxy.cpu_quota proxy.errors proxy.history.history proxy.metrics proxy.rpc proxy.scoring "
+        "proxy.upstream purifiers purifiers.base purifiers.plugins rich"
     ),
     "tuning.contract": "detectors detectors.base detectors.chains purifiers torch",
     "tuning.model_client": (
@@ -96,7 +96,8 @@ TABLE = {
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
     "proxy.cli": (
-        "proxy.errors +proxy.allocator +proxy.config +proxy.configfile +proxy.history.listing "
+        "proxy.errors +proxy.allocator +proxy.config +proxy.configfile +proxy.cpu_quota "
+        "+proxy.history.listing "
         "+proxy.inquiry +proxy.server +proxy.supervisor +pydantic +tuning.calibrate +tuning.demo "
         "+tuning.fit_networks +tuning.report +uvloop ~proxy.config"
     ),
@@ -169,7 +170,7 @@ TABLE = {
         "proxy.answers proxy.budget proxy.case proxy.device proxy.flow proxy.inspection "
         "proxy.queries proxy.tasks proxy.upstream ~proxy.history.history"
     ),
-    "proxy.devices": "proxy.errors torch",
+    "proxy.devices": "proxy.cpu_quota proxy.errors torch",
     "proxy.memory_ladder": "torch",
     "proxy.cpu_quota": "",
     "proxy.device": (

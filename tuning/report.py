@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 
 from rich.console import Console
@@ -16,6 +17,7 @@ import purifiers
 from proxy import configfile
 from proxy.adapt import ModelSpec
 from proxy.config import Config, Model
+from proxy.cpu_quota import available_cpus, suggested_workers, thread_count
 from proxy.defence import Defence
 from proxy.defences import Defences
 from proxy.errors import ProxyError
@@ -126,10 +128,21 @@ def _print_front(console: Console, config: Config) -> None:
         else "refuse",
         "largest message": f"{config.max_message_bytes} bytes",
         "in flight at most": str(config.max_in_flight),
+        "processors": _processors(config),
     }
     for key, value in rows.items():
         table.add_row(key, value)
     console.print(table)
+
+
+def _processors(config: Config) -> str:
+    """What the cgroup and affinity leave, and how many workers that is enough for."""
+    cpus = available_cpus()
+    threads = thread_count(config.torch_threads, os.environ)
+    return (
+        f"{cpus:g} for this process: at most {suggested_workers(cpus, threads)} --workers with "
+        f"torch_threads {threads}, less what a model server beside it needs"
+    )
 
 
 async def _print_history(console: Console, config: Config) -> None:

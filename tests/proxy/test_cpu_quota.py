@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from proxy.cpu_quota import advice, available_cpus, suggested_workers
+from proxy.cpu_quota import advice, available_cpus, suggested_workers, thread_count
 
 CPU, BOTH = "sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"
 V1 = "4:memory:/a\n1:cpu,cpuacct:/docker/f00\n0::/\n"
@@ -100,3 +101,22 @@ def test_too_many_threads_are_told() -> None:
 def test_suggested_workers() -> None:
     assert [suggested_workers(cpus) for cpus in (0.5, 1.0, 2.5, 8.0)] == [1, 1, 2, 8]
     assert suggested_workers(8.0, 2) == 4
+
+
+@pytest.mark.parametrize(
+    ("wanted", "environment", "count"),
+    [
+        ("auto", {}, 1),
+        ("auto", {"OMP_NUM_THREADS": "3"}, 3),
+        ("auto", {"OMP_NUM_THREADS": "4,2"}, 4),
+        ("auto", {"MKL_NUM_THREADS": "2"}, 2),
+        ("auto", {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "2"}, 3),
+        ("auto", {"OMP_NUM_THREADS": "many"}, 1),
+        ("auto", {"OMP_NUM_THREADS": "0"}, 1),
+        (5, {"OMP_NUM_THREADS": "3"}, 5),
+    ],
+)
+def test_how_many_threads(
+    wanted: int | Literal["auto"], environment: Mapping[str, str], count: int
+) -> None:
+    assert thread_count(wanted, environment) == count

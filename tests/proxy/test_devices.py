@@ -1,14 +1,13 @@
-"""The device, and how many threads compute on it."""
+"""The device that is used, and the threads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from proxy.devices import thread_count, use_device
+from proxy.devices import use_device
 from proxy.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -32,22 +31,3 @@ def test_the_device() -> None:
 def test_threads_are_set() -> None:
     use_device("cpu", threads=2)
     assert torch.get_num_threads() == 2
-
-
-@pytest.mark.parametrize(
-    ("wanted", "environment", "count"),
-    [
-        ("auto", {}, 1),
-        ("auto", {"OMP_NUM_THREADS": "3"}, 3),
-        ("auto", {"OMP_NUM_THREADS": "4,2"}, 4),
-        ("auto", {"MKL_NUM_THREADS": "2"}, 2),
-        ("auto", {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "2"}, 3),
-        ("auto", {"OMP_NUM_THREADS": "many"}, 1),
-        ("auto", {"OMP_NUM_THREADS": "0"}, 1),
-        (5, {"OMP_NUM_THREADS": "3"}, 5),
-    ],
-)
-def test_how_many(
-    wanted: int | Literal["auto"], environment: Mapping[str, str], count: int
-) -> None:
-    assert thread_count(wanted, environment) == count
