@@ -146,7 +146,7 @@ def copies_request(
         if tensor.index == image:
             data = b"".join(copies)
         else:
-            data = _rows(tensor, chosen) * (count if spec.has_batch_axis else 1)
+            data = rows_of(tensor, chosen) * (count if spec.has_batch_axis else 1)
         tensors.append((tensor.name, tensor.datatype, shape, data))
     parameters = {
         key: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
@@ -162,8 +162,8 @@ def copies_request(
     )
 
 
-def _rows(tensor: wire.Tensor, samples: Sequence[int] | None) -> bytes:
-    """The values of some samples, or of all, in raw form."""
+def rows_of(tensor: wire.Tensor, samples: Sequence[int] | None) -> bytes:
+    """The values of some samples, or of all (None), in raw form."""
     raw = bytes(tensor.payload())
     if samples is None:
         return raw

@@ -14,6 +14,7 @@ from proxy.flow import SampleVerdict
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from proxy.cascade import Stand
     from proxy.history.fingerprints import Prints
 
 Buffer = bytes | memoryview
@@ -34,18 +35,26 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """What the first pass over the pixels found: scores that need nothing else, and copies."""
+    """What has been found out about one request, and what to ask about it next."""
 
     x: Tensor
     """(B, C, H, W) float32 in [0, 1] on the device."""
-    scores: Mapping[str, Tensor]
-    """Detector name -> (B,) float32, on the device."""
-    copies: Mapping[str, bytes] = field(default_factory=dict)
-    """View key -> the copies of all B samples as a raw wire tensor."""
+    copies: Mapping[str, Buffer] = field(default_factory=dict)
+    """View key -> the copies of the samples in doubt as a raw wire tensor."""
     settled: tuple[SampleVerdict, ...] | None = None
-    """Verdicts on all samples, where the input alone is evidence enough."""
+    """Verdicts on all samples, where none is in doubt any more."""
     prints: Prints | None = None
     """For models whose queries are remembered."""
+    stand: Stand | None = None
+    """How far the judgement has come."""
+    queries: bool = False
+    """Whether it goes on with answers to copies and of other models. Otherwise the model's own
+    answer may be enough."""
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The samples in doubt."""
+        return tuple(range(len(self.x))) if self.stand is None else self.stand.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +63,14 @@ class Case:
 
     glance: Glance
     output: npt.NDArray[np.float32] | None
-    """(B, K), the model's answer."""
+    """(B, K), the model's answer; of samples that are not in doubt, it may be NaN."""
     views: Mapping[str, npt.NDArray[np.float32]]
-    """View key -> (B, K)."""
+    """View key -> (D, K), of the D samples in doubt."""
     chain: npt.NDArray[np.float32] | None = None
     """(B, F), `Evidence.chain`; None where no history is kept."""
+    more: bool = False
+    """Whether answers to copies can still be had for samples that stay in doubt. Otherwise the
+    verdict rests on what is there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from proxy.batcher import Batcher, Item, Result, Run
 from proxy.budget import count_as_queued
-from proxy.case import Case, Glance, Pixels, Splice, Suspects
+from proxy.case import Buffer, Case, Glance, Pixels, Splice, Suspects
 from proxy.errors import DetectorFailed
 from proxy.flow import SampleVerdict
 from proxy.inspection import Image, Inspection
@@ -37,13 +37,17 @@ class Device:
 
     async def judge(
         self, inspection: Inspection, image: Image, case: Case
-    ) -> tuple[SampleVerdict, ...]:
-        """Second pass, over all the evidence."""
-        scorer, x = image.scorer, case.glance.x
+    ) -> tuple[SampleVerdict, ...] | Glance:
+        """A further pass, with answers: verdicts, or what to ask about the samples in doubt."""
+        scorer, glance = image.scorer, case.glance
         classes = None if case.output is None else case.output.shape[1]
-        chained = case.chain is not None
-        key = ("judge", id(scorer), tuple(x.shape[1:]), classes, tuple(case.views), chained)
-        return await self._run(inspection, "score", key, case, scorer.judge, len(x))
+        stand, kinds = glance.stand, (case.chain is not None, case.more, glance.queries)
+        key = (
+            *("judge", id(scorer), tuple(glance.x.shape[1:]), classes, tuple(case.views), kinds),
+            None if stand is None else (id(stand.rule), stand.level, bool(stand.rows)),
+        )
+        size = max(1, len(glance.rows))
+        return await self._run(inspection, "score", key, case, scorer.judge, size)
 
     async def purify(
         self, inspection: Inspection, image: Image, glance: Glance, samples: tuple[int, ...]
@@ -56,7 +60,7 @@ class Device:
 
     async def redraw(
         self, inspection: Inspection, image: Image, glance: Glance, samples: tuple[int, ...]
-    ) -> tuple[bytes, ...]:
+    ) -> tuple[Buffer, ...]:
         """Further purified copies of these samples alone, as raw wire tensors."""
         purification = image.scorer.purification
         key = ("redraw", id(purification), tuple(glance.x.shape[1:]))

@@ -12,10 +12,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from proxy.answers import Output, read_output, shows_output
 from proxy.budget import timed
 from proxy.case import IDENTITY, Case, Glance
 from proxy.device import Device
+from proxy.errors import DetectorFailed
 from proxy.flow import SampleVerdict
 from proxy.inspection import Image, Inspection
 from proxy.queries import Queries, wait
@@ -73,30 +76,43 @@ class Gatherer:
         if not (scorer.needs_output and shows_output(inspection.request, image.spec)):
             answer = None
         asks = scorer.needs_output and image.spec.can_query
-        queries = Queries(self._upstream, self._tasks, inspection, image) if asks else None
         copies = asks and bool(scorer.view_keys or scorer.peers)
         glance = await self._device.look(inspection, image, copies=copies)
         if not len(glance.x):
             return Findings(image, glance, ())
         trace = await self._trace(inspection, glance)
-        chained = trace is not None and trace.is_chained
-        if glance.settled is not None and not chained:
-            return Findings(image, glance, glance.settled, trace)
         if glance.settled is not None:
-            case = Case(glance, None, {})  # a chain is judged as well, without asking the model
-        elif queries is None:
-            case = Case(glance, await _output(answer, image, glance), {})
+            samples = glance.settled
+            if trace is not None and trace.is_chained:
+                # Judged as a chain as well, for the alarm, without asking the model.
+                samples = await self._judged(inspection, image, Case(glance, None, {}), trace)
+            return Findings(image, glance, samples, trace)
+        if asks:
+            case = await self._answers(inspection, image, glance, answer)
+            case = replace(case, more=copies and not glance.queries)
         else:
-            case = await self._answers(inspection, image, glance, queries, answer)
+            case = Case(glance, await _output(answer, image, glance), {})
+        if trace is not None and case.output is not None and not _is_partial(case.output):
+            trace.answered(case.output)
+        return Findings(image, glance, await self._judged(inspection, image, case, trace), trace)
+
+    async def _judged(
+        self, inspection: Inspection, image: Image, case: Case, trace: Trace | None
+    ) -> tuple[SampleVerdict, ...]:
+        """Verdicts, with as many questions about the samples in doubt as it takes."""
         if trace is not None:
-            if case.output is not None:
-                trace.answered(case.output)
             case = replace(case, chain=trace.features)
-        samples = await self._device.judge(inspection, image, case)
-        alarms = [row for row, sample in enumerate(samples) if sample.alarm]
+        found = await self._device.judge(inspection, image, case)
+        if isinstance(found, Glance):
+            views = await self._views(inspection, image, found)
+            case = replace(case, glance=found, views=views, more=False)
+            found = await self._device.judge(inspection, image, case)
+        if isinstance(found, Glance):
+            raise DetectorFailed("no_evidence", "samples stay in doubt after all questions")
+        alarms = [row for row, sample in enumerate(found) if sample.alarm]
         if trace is not None and alarms:
             self._alarm(inspection, trace, own=any(trace.is_own(row) for row in alarms))
-        return Findings(image, glance, samples, trace)
+        return found
 
     async def _trace(self, inspection: Inspection, glance: Glance) -> Trace | None:
         """What the history knows of the request's samples, which it remembers from now on."""
@@ -120,32 +136,59 @@ class Gatherer:
             self.history.alarm(flow.model, flow.principal, policy, trace)
 
     async def _answers(
-        self,
-        inspection: Inspection,
-        image: Image,
-        glance: Glance,
-        queries: Queries,
-        answer: Ask | None,
+        self, inspection: Inspection, image: Image, glance: Glance, answer: Ask | None
     ) -> Case:
-        """The model's answer, its own or to a copy of ours, and its answers to the views."""
-        original = {IDENTITY: image.data}
-        asked = queries.start(
-            glance.copies if answer is not None else {**glance.copies, **original},
-            image.scorer.peers,
-        )
+        """The model's answer, its own or to a copy of ours, and its answers to the views.
+
+        Only the samples in doubt are asked about, and the views only where they are next.
+        """
+        queries = self._queries(inspection, image, glance)
+        original = {IDENTITY: queries.original} if answer is None else {}
+        peers = image.scorer.peers if glance.queries else {}
+        asked = queries.start({**glance.copies, **original}, peers)
         try:
             output = await _output(answer, image, glance)
             views = await wait(inspection, asked)
-            output = views.pop(IDENTITY, output)
-            if output is None:
+            own = views.pop(IDENTITY, None)
+            if output is None and own is None:
                 # The answer was not the plain one after all. To do without it would let clients
                 # choose which detectors look at them.
-                asked = queries.start(original, {})
-                output = (await wait(inspection, asked))[IDENTITY]
+                asked = queries.start({IDENTITY: queries.original}, {})
+                own = (await wait(inspection, asked))[IDENTITY]
         finally:
             if asked is not None:
                 asked.cancel()
-        return Case(glance, output, views)
+        return Case(glance, output if own is None else _among(own, glance), views)
+
+    async def _views(
+        self, inspection: Inspection, image: Image, glance: Glance
+    ) -> dict[str, Output]:
+        """Answers to copies of the samples still in doubt, and of other models."""
+        queries = self._queries(inspection, image, glance)
+        asked = queries.start(glance.copies, image.scorer.peers)
+        try:
+            return await wait(inspection, asked)
+        finally:
+            if asked is not None:
+                asked.cancel()
+
+    def _queries(self, inspection: Inspection, image: Image, glance: Glance) -> Queries:
+        rows = None if len(glance.rows) == len(glance.x) else glance.rows
+        return Queries(self._upstream, self._tasks, inspection, image, rows)
+
+
+def _is_partial(output: Output) -> bool:
+    """Whether some samples were not asked about, see `_among`."""
+    return bool(np.isnan(output).all(axis=1).any())
+
+
+def _among(answers: Output, glance: Glance) -> Output:
+    """Answers about the samples in doubt among those of all; NaN for the others."""
+    if len(answers) == len(glance.x):
+        return answers
+    whole = np.full((len(glance.x), answers.shape[1]), np.nan, np.float32)
+    whole[list(glance.rows)] = answers
+    return whole
 
 
 async def _output(answer: Ask | None, image: Image, glance: Glance) -> Output | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from proxy import rpc
-from proxy.answers import Output, copies_request, read_output
+from proxy.answers import Output, copies_request, read_output, rows_of
 from proxy.case import Buffer
 from proxy.errors import DetectorFailed, Overloaded, ProxyError
 from proxy.inspection import Image, Inspection
@@ -44,6 +44,13 @@ class Queries:
         self._samples = samples
         self._timeout_s = inspection.timeout_s
 
+    @property
+    def original(self) -> Buffer:
+        """The unchanged copy of the samples, as a raw wire tensor."""
+        if self._samples is None:
+            return self._image.data
+        return rows_of(self._inspection.request.tensors[self._image.index], self._samples)
+
     def start(self, copies: Mapping[str, Buffer], peers: Mapping[str, str]) -> Query | None:
         """Ask the model about the copies, raw wire tensors by name, and others about the original.
 
@@ -67,7 +74,7 @@ class Queries:
             for group in groups
         ]
         asked += [
-            self._tasks.start(self._ask([key], [self._image.data], peer), quiet=True)
+            self._tasks.start(self._ask([key], [self.original], peer), quiet=True)
             for key, peer in peers.items()
         ]
         try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from detectors import calibration
@@ -16,19 +16,26 @@ from detectors.query_history import QueryHistory
 from detectors.rule import CalibrationError, Cascade, Rule, Threshold
 from detectors.secrecy import Secrecy
 from proxy import config, policy
+from proxy.cascade import Stand, levels_of
 from proxy.errors import ConfigError
 from proxy.flow import SampleVerdict, Verdict
 from proxy.keyfile import read_key
 
 LEVELS = tuple(Need)
 """Kinds of evidence, in order of cost."""
+MOST_PREPARED = 32
+"""Rules for other sets of detectors than those of the evidence levels, at most."""
+
+
+class NoRule(LookupError):
+    """There is no rule for this set of detectors; see `Rules.prepare`."""
 
 
 class Rules:
-    """The rule for each level of evidence, drawn anew in every epoch where there is a secret.
+    """The rule for each set of detectors, drawn anew in every epoch where there is a secret.
 
-    The device thread judges while another one calls `rotate`: the rules in force are replaced in
-    one assignment, and every method reads them once.
+    The device thread judges while others call `rotate` and `prepare`: the rules in force are
+    replaced in one assignment, and every method reads them once.
 
     Args:
         model: name, for errors.
@@ -53,21 +60,63 @@ class Rules:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._model, self._cfg = model, cfg
-        self._calibration = scores
+        # Fusing a few numbers is faster on the CPU, and verdicts are wanted there.
+        self._calibration = scores.to("cpu")
+        self._benign = {d.name: self._calibration.benign(d.name).numpy() for d in parts}
+        self._parts = tuple(parts)
         self._levels = evidence_levels(parts)
+        self._input = [d.name for d in parts if d.needs is Need.INPUT]
         self._alarm = alarm
         self._now = now
         self._key = None
         if cfg.secrecy is not None:
             self._key = read_key(f"models.{model}.secrecy", cfg.secrecy.key_file)
+        self._writing = threading.Lock()
         self._epoch = self._current()
-        self._rules = self._drawn(self._epoch)
+        self._rules: dict[frozenset[str], Rule] = {}
+        self._anomaly: Rule | None = None
+        self._draw(self._epoch, self._levels.values())
 
     @property
     def thresholds(self) -> dict[str, Threshold]:
         """Evidence level -> its threshold, as drawn at present."""
         rules = self._rules
         return {level: rules[frozenset(names)].threshold for level, names in self._levels.items()}
+
+    @property
+    def whole(self) -> Rule:
+        """The rule that takes the scores of all detectors."""
+        return self._rules[frozenset(d.name for d in self._parts)]
+
+    def rule(self, names: Iterable[str]) -> Rule:
+        """The rule for the detectors that are there.
+
+        Raises:
+            NoRule: there is none; those for the evidence levels always are.
+        """
+        chosen = frozenset(names)
+        try:
+            return self._rules[chosen]
+        except KeyError:
+            raise NoRule(f"no rule for {sorted(chosen)}") from None
+
+    def prepare(self, names: Collection[str]) -> bool:
+        """Make the rule for another set of detectors, for `rule` and `judge` to find.
+
+        It takes tenths of a second, see `rotate`: not for the device thread.
+
+        Returns:
+            Whether it is there now; not where there are `MOST_PREPARED` already, and none is for
+            no detectors at all.
+        """
+        chosen = frozenset(names)
+        with self._writing:
+            if not chosen or chosen in self._rules:
+                return bool(chosen)
+            if len(self._rules) >= len(self._levels) + MOST_PREPARED:
+                return False
+            self._rules = {**self._rules, chosen: self._made(chosen, self._secrecy(self._epoch))}
+        return True
 
     def rotate(self) -> bool:
         """Draw new rules if another epoch has begun since the last; tells whether that was so.
@@ -77,88 +126,103 @@ class Rules:
         unjudged, and everybody can tell when an epoch ends.
         """
         epoch = self._current()
-        if epoch == self._epoch:
-            return False
-        self._rules = self._drawn(epoch)
-        self._epoch = epoch
+        with self._writing:
+            if epoch == self._epoch:
+                return False
+            self._draw(epoch, list(self._rules))
+            self._epoch = epoch
         return True
 
     def judge(self, scores: Mapping[str, Tensor]) -> list[SampleVerdict]:
-        """Verdicts on samples, from the scores of all detectors of one evidence level."""
-        rule = self._rules[frozenset(scores)]
-        return self._verdicts(rule, rule.score(scores), scores)
+        """Verdicts on samples, from the scores of all detectors that are there, on the CPU.
 
-    def settle(
-        self, scores: Mapping[str, Tensor], sizes: Sequence[int]
-    ) -> list[tuple[SampleVerdict, ...] | None]:
-        """Verdicts from the input alone where that is enough for every sample of a request.
-
-        Args:
-            scores: of the detectors that look at the input only, for a batch of requests.
-            sizes: how many samples each request has.
-
-        Returns:
-            One for each request; None where dearer evidence is to be gathered.
+        Raises:
+            NoRule: there is no rule for this set of detectors.
         """
-        if self._cfg.cascade is None or not scores:
-            return [None] * len(sizes)
-        rule = self._rules[frozenset(self._levels[list(self._levels)[-1]])]
-        fused = rule.settle(scores)
-        if fused is None:
-            return [None] * len(sizes)
-        verdicts = iter(self._verdicts(rule, fused, scores))
-        requests = [tuple(islice(verdicts, size)) for size in sizes]
-        return [
-            None if any(s.verdict is Verdict.FAILED for s in request) else request
-            for request in requests
-        ]
+        rule = self.rule(scores)
+        stand = Stand.start(rule, len(next(iter(scores.values())))).found(scores)
+        while stand.rows:
+            stand, _ = stand.settled()
+        return self.verdicts(stand)
 
     def anomaly(self, scores: Mapping[str, Tensor]) -> Tensor | None:
         """How suspicious inputs look by themselves, (B,) -log of a benign share.
 
         Args:
-            scores: of the detectors that look at the input only; none gives None.
+            scores: of all detectors that look at the input only, on the CPU; none gives None.
         """
-        return self._rules[frozenset(scores)].score(scores) if scores else None
+        return None if self._anomaly is None else self._anomaly.score(scores)
 
-    def _verdicts(
-        self, rule: Rule, fused: Tensor, scores: Mapping[str, Tensor]
-    ) -> list[SampleVerdict]:
-        p_values = self._calibration.p_values(scores)
-        names = list(p_values)
-        history = scores.get(QueryHistory.name, torch.zeros_like(fused))
-        table = torch.stack([fused, history, *p_values.values()]).cpu().tolist()
-        return [
-            _verdict(
-                column[0],
-                rule.threshold.value,
-                dict(zip(names, column[2:], strict=True)),
-                alarm=column[1] > self._alarm,
-            )
-            for column in zip(*table, strict=True)
-        ]
+    def verdicts(self, stand: Stand) -> list[SampleVerdict]:
+        """What becomes of samples of which none is in doubt any more."""
+        threshold, levels = stand.rule.threshold.value, stand.rule.levels
+        p_values = {name: self._p_values(name, scores) for name, scores in stand.scores.items()}
+        history = stand.scores.get(QueryHistory.name)
+        alarms = (
+            [False] * len(stand.fused)
+            if history is None
+            else [score > self._alarm for score in history.tolist()]
+        )
+        found = []
+        for i, (fused, level) in enumerate(zip(stand.fused.tolist(), stand.reached, strict=True)):
+            looked = {name: p_values[name][i] for name in levels[level]}
+            if history is not None and QueryHistory.name not in looked:
+                looked[QueryHistory.name] = p_values[QueryHistory.name][i]
+            found.append(_verdict(fused, threshold, looked, alarm=alarms[i]))
+        return found
+
+    def _p_values(self, name: str, scores: Tensor) -> list[float]:
+        """As `Calibration.p_values`, for one detector's scores on the CPU."""
+        benign, found = self._benign[name], scores.numpy()
+        total = len(benign) + 1
+        with np.errstate(invalid="ignore"):  # 0 * inf is NaN, and meant to be
+            values: list[float] = (
+                (total - np.searchsorted(benign, found)) / total + found * 0
+            ).tolist()
+        return values
+
+    # -- how rules are made ----------------------------------------------------------------------
 
     def _current(self) -> int:
         secrecy = self._cfg.secrecy
         return 0 if secrecy is None else int(self._now() // (3600 * secrecy.rotate_hours))
 
-    def _drawn(self, epoch: int) -> dict[frozenset[str], Rule]:
-        secrecy = None
-        if self._key is not None and self._cfg.secrecy is not None:
-            secrecy = Secrecy(self._key, epoch, self._cfg.secrecy.keep)
+    def _secrecy(self, epoch: int) -> Secrecy | None:
+        if self._key is None or self._cfg.secrecy is None:
+            return None
+        return Secrecy(self._key, epoch, self._cfg.secrecy.keep)
+
+    def _draw(self, epoch: int, sets: Iterable[Iterable[str]]) -> None:
+        secrecy = self._secrecy(epoch)
+        rules = {frozenset(names): self._made(frozenset(names), secrecy) for names in sets}
+        if self._input:
+            flat = rules.get(frozenset(self._input))
+            if flat is None or len(flat.levels) > 1:
+                # The history was calibrated on the input's score as all detectors have it.
+                flat = self._fitted([self._input], (), secrecy)
+            self._anomaly = flat
+        self._rules = rules
+
+    def _made(self, names: frozenset[str], secrecy: Secrecy | None) -> Rule:
         stops = self._cfg.cascade
-        cascade = None if stops is None else Cascade(stops.clean, stops.suspicious)
-        first = list(self._levels.values())[:1] if Need.INPUT in self._levels else []
-        rules = {}
-        for names in self._levels.values():
-            levels = [*first, names] if cascade is not None and [names] != first else [names]
-            try:
-                rules[frozenset(names)] = self._calibration.rule(
-                    levels, self._cfg.fpr, cascade=cascade, secrecy=secrecy
-                )
-            except CalibrationError as error:
-                raise ConfigError(f"models.{self._model}: {error}") from error
-        return rules
+        levels, cascades = levels_of(
+            [d for d in self._parts if d.name in names],
+            None if stops is None else Cascade(stops.clean, stops.suspicious),
+        )
+        return self._fitted(levels, cascades, secrecy)
+
+    def _fitted(
+        self,
+        levels: Sequence[Sequence[str]],
+        cascades: Sequence[Cascade],
+        secrecy: Secrecy | None,
+    ) -> Rule:
+        try:
+            return self._calibration.rule(
+                levels, self._cfg.fpr, cascade=cascades or None, secrecy=secrecy
+            )
+        except CalibrationError as error:
+            raise ConfigError(f"models.{self._model}: {error}") from error
 
 
 def evidence_levels(parts: Sequence[Detector]) -> dict[str, tuple[str, ...]]:
@@ -175,7 +239,7 @@ def _verdict(
     score: float, threshold: float, p_values: dict[str, float], *, alarm: bool
 ) -> SampleVerdict:
     verdict = policy.judge(score, threshold)
-    # NaN, of a detector that a cascade did without, compares with nothing.
+    # NaN compares with nothing.
     reason = min(
         p_values, key=lambda name: p_values[name] if p_values[name] == p_values[name] else 1
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from detectors.query_history import QueryHistory
 from proxy import weights
 from proxy.adapt import ModelSpec
 from proxy.artifacts import Artifact, Provenance
+from proxy.cascade import Stand, join, split
 from proxy.case import Case, Glance, Pixels
 from proxy.config import Model
 from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
@@ -28,9 +30,13 @@ from proxy.flow import SampleVerdict
 from proxy.history.fingerprints import Fingerprinter, Prints
 from proxy.history.salts import Salts
 from proxy.kinds import codec_of
+from proxy.panel import Panel
 from proxy.parts import build_detectors, build_purifiers
-from proxy.purification import Purification
-from proxy.rules import LEVELS, Rules
+from proxy.purification import Purification, Purifying
+from proxy.rules import NoRule, Rules
+
+Rows = TypeVar("Rows", Tensor, npt.NDArray[np.float32])
+Outcome = TypeVar("Outcome", bound="tuple[SampleVerdict, ...] | Glance | Exception")
 
 
 class Scorer:
@@ -69,7 +75,7 @@ class Scorer:
         chain = build_purifiers(model)
         weights.give([*self._detectors, *chain], artifact.networks)
         self._restore(artifact)
-        self.purification = Purification(spec, self._codec, model, chain, device)
+        self.purification: Purifying = Purification(spec, self._codec, model, chain, device)
         """What is done to suspicious samples."""
         self._views = {view.key: view for d in self._detectors for view in d.views}
         self._peers = {peer_key(peer): peer for d in self._detectors for peer in d.peers}
@@ -78,6 +84,7 @@ class Scorer:
             self._fingerprint = Fingerprinter(
                 salts.steady(spec.model), lambda: salts.of(spec.model)
             )
+        self._panel = Panel(self._detectors, on_detector)
         fpr = model.query_attacks.fpr
         alarms = (d.alarm_level(fpr) for d in self._detectors if isinstance(d, QueryHistory))
         self._rules = Rules(
@@ -124,57 +131,60 @@ class Scorer:
         return self._detectors
 
     def look(self, items: Sequence[Pixels]) -> list[Glance | Exception]:
-        """First pass: decode, score what needs the input only, make the copies.
+        """First pass: decode, score as far as the input alone leads, make the copies.
 
         Items must have equal sample shapes; an item that cannot be decoded fails alone.
         """
         decoded = [self._decode(item) for item in items]
         good = [x for x in decoded if isinstance(x, Tensor)]
         if not good:
-            return [x if isinstance(x, Exception) else Glance(x, {}) for x in decoded]
+            return [each for each in decoded if isinstance(each, Exception)]
         x = (torch.cat(good) if len(good) > 1 else good[0]).to(self._device)
-        scores = self._score(Evidence(x), [d for d in self._detectors if d.needs is Need.INPUT])
-        prints = None if self._fingerprint is None else self._prints(self._fingerprint, x, scores)
-        # Only instead of copies: answers that come by themselves cost nothing.
-        copies = any(item.copies for item in items)
-        settled = iter(self._rules.settle(scores if copies else {}, [len(own) for own in good]))
+        with torch.inference_mode():
+            stand, prints = self._first(x)
+        sizes = [len(own) for own in good]
+        parts = zip(x.split(sizes), split(stand, sizes), strict=True)
         glances: list[Glance | Exception] = []
         at = 0
         for item, own in zip(items, decoded, strict=True):
             if isinstance(own, Exception):
                 glances.append(own)
                 continue
-            rows = slice(at, at + len(own))
+            of_item = None if prints is None else prints[at : at + len(own)]
             at += len(own)
-            of_item = {name: s[rows] for name, s in scores.items()}
-            verdicts = next(settled)
-            glances.append(
-                Glance(
-                    x[rows],
-                    of_item,
-                    settled=verdicts if item.copies else None,
-                    prints=None if prints is None else prints[rows],
-                )
-            )
-        return self._with_copies(items, glances)
+            glances.append(self._glance(*next(parts), of_item, copies=item.copies))
+        return self._with_copies(glances)
 
-    def judge(self, cases: Sequence[Case]) -> list[tuple[SampleVerdict, ...] | Exception]:
-        """Second pass: score what needs answers, fuse, compare with the threshold.
+    def judge(self, cases: Sequence[Case]) -> list[tuple[SampleVerdict, ...] | Glance | Exception]:
+        """A further pass: score what needs answers, fuse, compare with the threshold.
 
-        Cases must have equal sample shapes and the same kinds of evidence.
+        Cases must have equal sample shapes, the same kinds of evidence, and glances of one level.
+
+        Returns:
+            For each case the verdicts; or a glance with what is to be asked next, where samples
+            stay in doubt and there can be more.
         """
-        level = self._level(cases[0])
-        chosen = [d for d in self._detectors if LEVELS.index(d.needs) <= level]
-        if not chosen:
-            return [DetectorFailed("no_evidence") for _ in cases]
-        evidence = self._evidence(cases)
-        scores = {
-            name: torch.cat([case.glance.scores[name] for case in cases])
-            for name in cases[0].glance.scores
-        }
-        scores |= self._score(evidence, [d for d in chosen if d.needs is not Need.INPUT])
-        samples = self._rules.judge(scores)
-        return _split(samples, [len(case.glance.x) for case in cases])
+        with torch.inference_mode():
+            stands = [self._resumed(case) for case in cases]
+            known = [stand for stand in stands if stand is not None]
+            if len(known) < len(cases):
+                return [DetectorFailed("no_evidence") for _ in cases]
+            stand = join(known)
+            if cases[0].chain is not None:
+                stand = self._remembered(stand, cases)
+            if stand.rows:
+                stand = self._panel.advance(stand, self._evidence(cases, known))
+        results: list[tuple[SampleVerdict, ...] | Glance | Exception] = []
+        for case, own in zip(cases, split(stand, [len(c.glance.x) for c in cases]), strict=True):
+            if not own.rows:
+                results.append(tuple(self._rules.verdicts(own)))
+            elif case.more:
+                results.append(self._glance(case.glance.x, own, case.glance.prints, copies=True))
+            else:
+                results.append(DetectorFailed("no_evidence"))
+        if any(isinstance(each, Glance) for each in results):
+            return self._with_copies(results)
+        return results
 
     def samples(self, shape: Sequence[int]) -> int:
         """How many samples a tensor of this wire shape holds (raises InvalidTensor)."""
@@ -192,14 +202,58 @@ class Scorer:
                     "calibrate again"
                 ) from error
 
-    def _prints(
-        self, fingerprint: Fingerprinter, x: Tensor, scores: Mapping[str, Tensor]
-    ) -> Prints:
-        started = time.perf_counter()
-        anomaly = self._rules.anomaly(scores)
-        prints = fingerprint(x, x.new_zeros(len(x)) if anomaly is None else anomaly)
-        self._on_detector("history", time.perf_counter() - started)
-        return prints
+    def _first(self, x: Tensor) -> tuple[Stand, Prints | None]:
+        """How far the input alone leads, and fingerprints where queries are remembered."""
+        stand = Stand.start(self._rules.whole, len(x))
+        prints = None
+        evidence = Evidence(x)
+        if self._fingerprint is not None:
+            # A chain is judged by what all of them say, whoever is in doubt.
+            looking = [d for d in self._detectors if d.needs is Need.INPUT]
+            stand = stand.found(self._panel.score(looking, evidence))
+            started = time.perf_counter()
+            anomaly = self._rules.anomaly(stand.scores)
+            none = torch.zeros(len(x))
+            prints = self._fingerprint(x, none if anomaly is None else anomaly)
+            self._on_detector("history", time.perf_counter() - started)
+        return self._panel.advance(stand, evidence), prints
+
+    def _glance(self, x: Tensor, stand: Stand, prints: Prints | None, *, copies: bool) -> Glance:
+        settled = None if stand.rows else tuple(self._rules.verdicts(stand))
+        queries = copies and self._panel.asks_more(stand)
+        return Glance(x, settled=settled, prints=prints, stand=stand, queries=queries)
+
+    def _resumed(self, case: Case) -> Stand | None:
+        """Where to go on with a case: from the start, where other detectors are there by now."""
+        stand = case.glance.stand
+        if stand is None or not stand.rows:
+            return stand
+        there = self._panel.available(
+            output=case.output is not None,
+            chain=case.chain is not None,
+            views=None if case.more else case.views.keys(),
+        )
+        if len(there) == len(stand.rule.names) or not there:
+            return stand if there else None
+        try:
+            rule = self._rules.rule(there)
+        except NoRule:
+            # Answers to some copies only: there is always a rule for none.
+            less = self._panel.available(
+                output=case.output is not None, chain=case.chain is not None, views=()
+            )
+            rule = self._rules.rule(less)
+        return stand.again(rule)
+
+    def _remembered(self, stand: Stand, cases: Sequence[Case]) -> Stand:
+        """With what the history says of all samples: one settled may be part of a series."""
+        history = [d for d in self._detectors if d.needs is Need.HISTORY]
+        if all(d.name in stand.scores for d in history):
+            return stand
+        x = torch.cat([case.glance.x for case in cases])
+        chain = self._answers([case.chain for case in cases if case.chain is not None])
+        scores = self._panel.score(history, Evidence(x, chain=chain))
+        return replace(stand, scores={**stand.scores, **scores})
 
     def _decode(self, item: Pixels) -> Tensor | Exception:
         try:
@@ -207,61 +261,56 @@ class Scorer:
         except InvalidTensor as error:
             return error
 
-    def _with_copies(
-        self, items: Sequence[Pixels], glances: Sequence[Glance | Exception]
-    ) -> list[Glance | Exception]:
-        """The glances, with copies for those that want some and are not settled."""
+    def _with_copies(self, found: Sequence[Outcome]) -> list[Outcome]:
+        """The same, with copies of the samples in doubt for the glances that go on with queries."""
+        done = list(found)
         wanting = [
-            i
-            for i, (item, glance) in enumerate(zip(items, glances, strict=True))
-            if isinstance(glance, Glance) and item.copies and glance.settled is None
+            (i, each) for i, each in enumerate(done) if isinstance(each, Glance) and each.queries
         ]
-        done = list(glances)
         if not (wanting and self._views):
             return done
-        x = torch.cat([glance.x for i in wanting if isinstance(glance := done[i], Glance)])
+        parts = [_rows(glance.x, glance.rows) for _, glance in wanting]
+        x = torch.cat(parts)
         copies = {key: view.purify(x).cpu() for key, view in self._views.items()}
         at = 0
-        for i in wanting:
-            glance = done[i]
-            assert isinstance(glance, Glance)  # noqa: S101 (chosen so)
-            rows = slice(at, at + len(glance.x))
-            at += len(glance.x)
+        for (i, glance), part in zip(wanting, parts, strict=True):
+            rows = slice(at, at + len(part))
+            at += len(part)
             encoded = {key: self._codec.encode(copy[rows]) for key, copy in copies.items()}
             done[i] = replace(glance, copies=encoded)
         return done
 
-    def _score(self, evidence: Evidence, chosen: Iterable[Detector]) -> dict[str, Tensor]:
-        scores = {}
-        for detector in chosen:
-            started = time.perf_counter()
-            scores[detector.name] = detector.score(evidence)
-            self._on_detector(detector.name, time.perf_counter() - started)
-        return scores
-
-    def _level(self, case: Case) -> int:
-        """Index into `LEVELS` of the dearest evidence this case has in full."""
-        if case.output is None:
-            need = Need.INPUT if case.chain is None else Need.HISTORY
-        else:
-            whole = all(key in case.views for key in (*self._views, *self._peers))
-            need = Need.VIEWS if whole else Need.OUTPUT
-        return LEVELS.index(need)
-
-    def _evidence(self, cases: Sequence[Case]) -> Evidence:
-        outputs = [case.output for case in cases if case.output is not None]
+    def _evidence(self, cases: Sequence[Case], stands: Sequence[Stand]) -> Evidence:
+        """What there is on the samples in doubt."""
+        each = list(zip(cases, stands, strict=True))
+        outputs = [_rows(c.output, s.rows) for c, s in each if c.output is not None]
+        links = [_rows(c.chain, s.rows) for c, s in each if c.chain is not None]
         keys = cases[0].views.keys()
-        links = [case.chain for case in cases if case.chain is not None]
         return Evidence(
-            torch.cat([case.glance.x for case in cases]),
+            torch.cat([_rows(c.glance.x, s.rows) for c, s in each]),
             self._answers(outputs) if outputs else None,
-            {key: self._answers([case.views[key] for case in cases]) for key in keys},
+            {key: self._answers([_view(c, s, key) for c, s in each]) for key in keys},
             self._answers(links) if links else None,
         )
 
     def _answers(self, outputs: Sequence[npt.NDArray[np.float32]]) -> Tensor:
         """(B, K) on the device; the copy that concatenating makes is ours to write."""
         return torch.from_numpy(np.concatenate(outputs)).to(self._device)
+
+
+def _rows(whole: Rows, chosen: Sequence[int]) -> Rows:
+    """Some of the samples, ascending; the very same where it is all of them."""
+    return whole if len(chosen) == len(whole) else whole[list(chosen)]
+
+
+def _view(case: Case, stand: Stand, key: str) -> npt.NDArray[np.float32]:
+    """One view's answers for the samples in doubt; NaN for those not asked about."""
+    view = case.views[key]
+    if stand.rows == case.glance.rows:
+        return view
+    whole = np.full((len(case.glance.x), view.shape[1]), np.nan, np.float32)
+    whole[list(case.glance.rows)] = view
+    return _rows(whole, stand.rows)
 
 
 def check_evidence(spec: ModelSpec, parts: Sequence[Detector]) -> None:
@@ -278,31 +327,3 @@ def check_evidence(spec: ModelSpec, parts: Sequence[Detector]) -> None:
             f"copies, and {', '.join(asking)} need its answers; use detectors that look at the "
             "input only"
         )
-
-
-def use_device(wanted: str) -> torch.device:
-    """Set torch up for `auto`, `cpu` or `cuda`, and return the device.
-
-    Batches this small are done before a second thread has woken up, and the event loop needs that
-    core: with two threads on two cores enforce was 1.7 to 10 times slower (`python -m
-    loadtests.overhead`, with OMP_NUM_THREADS=1 and without, at the state before this line).
-
-    Raises:
-        ConfigError: CUDA is wanted in vain.
-    """
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise ConfigError("device: cuda, but PyTorch sees no CUDA device; use auto or cpu")
-    torch.set_num_threads(1)
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
-
-
-def _split(
-    samples: Sequence[SampleVerdict], sizes: Sequence[int]
-) -> list[tuple[SampleVerdict, ...] | Exception]:
-    parts: list[tuple[SampleVerdict, ...] | Exception] = []
-    at = 0
-    for size in sizes:
-        parts.append(tuple(samples[at : at + size]))
-        at += size
-    return parts

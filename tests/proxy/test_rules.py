@@ -15,7 +15,7 @@ from detectors.calibration import Calibration
 from proxy.config import Model
 from proxy.errors import ConfigError
 from proxy.flow import Verdict
-from proxy.rules import Rules, evidence_levels
+from proxy.rules import NoRule, Rules, evidence_levels
 
 NAMES = ("residual", "margin", "feature_squeezing")
 PARTS = tuple(build(name) for name in NAMES)
@@ -53,40 +53,90 @@ def test_a_verdict_from_the_scores_of_each_level(level: int) -> None:
     assert samples[2].reason == "non_finite"
 
 
-def test_a_cascade_settles_a_request_when_every_sample_is_settled() -> None:
+def test_a_verdict_tells_of_the_detectors_that_looked() -> None:
     subject = rules(cascade={"clean": 0.5, "suspicious": 0.001})
-    quiet, loud, doubtful, broken = -1.0, 30.0, 1.7, math.nan
-    batch = torch.tensor([quiet, loud, quiet, doubtful, broken, quiet, loud])
-    settled = subject.settle({"residual": batch}, [2, 2, 2, 0, 1])
-    verdicts = [None if found is None else [s.verdict for s in found] for found in settled]
-    both = [Verdict.PASS, Verdict.SUSPICIOUS]
-    assert verdicts == [both, None, None, [], [Verdict.SUSPICIOUS]]
-    assert rules().settle({"residual": batch}, [7]) == [None]
-    assert subject.settle({}, [7]) == [None]
-
-
-def test_what_is_settled_early_is_judged_the_same_later() -> None:
-    subject = rules(cascade={"clean": 0.5, "suspicious": 0.001})
-    drawn = scores(300, 5)
-    later = subject.judge(drawn)
-    settled = subject.settle({"residual": drawn["residual"]}, [1] * 300)
-    early = [(found[0], later[i]) for i, found in enumerate(settled) if found is not None]
-    assert 100 < len(early) < 300
-    for before, after in early:
-        assert before.score == pytest.approx(after.score)
-        assert before.verdict is after.verdict
-
-
-def test_a_settled_sample_names_a_detector_that_was_there() -> None:
-    subject = rules(cascade={"clean": 0.5, "suspicious": 0.001})
-    (sample,) = subject.judge(
-        {name: torch.tensor([30.0 if name == "residual" else math.nan]) for name in NAMES}
+    # An ordinary input is looked at no further than the model's answer, nor is a plain attack.
+    found = subject.judge(
+        {
+            "residual": torch.tensor([-1.0, 30.0, 1.7, -1.0]),
+            "margin": torch.tensor([-1.0, math.nan, 1.7, 30.0]),
+            "feature_squeezing": torch.tensor([math.nan, math.nan, 0.0, math.nan]),
+        }
     )
-    assert (sample.verdict, sample.reason) == (Verdict.SUSPICIOUS, "residual")
-    # The other way round, NaN first in the table.
-    scores = {name: torch.tensor([math.nan]) for name in reversed(NAMES)}
-    (sample,) = subject.judge({**scores, "residual": torch.tensor([30.0])})
-    assert (sample.verdict, sample.reason) == (Verdict.SUSPICIOUS, "residual")
+    looked = [tuple(sample.p_values) for sample in found]
+    assert looked == [NAMES[:2], NAMES[:1], NAMES, NAMES[:2]]
+    assert [s.verdict for s in found] == [
+        *(Verdict.PASS, Verdict.SUSPICIOUS, found[2].verdict, Verdict.SUSPICIOUS)
+    ]
+    assert [s.reason for s in found][1::2] == ["residual", "margin"]
+    assert found[2].verdict is not Verdict.FAILED
+
+
+def test_a_sample_in_doubt_without_a_score_has_no_verdict() -> None:
+    subject = rules(cascade={"clean": 0.5, "suspicious": 0.001})
+    scores = {name: torch.tensor([1.7]) for name in NAMES}
+    for name in NAMES:
+        (sample,) = subject.judge({**scores, name: torch.tensor([math.nan])})
+        assert (sample.verdict, sample.reason) == (Verdict.FAILED, "non_finite")
+
+
+@pytest.mark.parametrize("cascade", [None, {"clean": 0.5}])
+def test_the_rate_of_verdicts_is_the_calibrated_one(cascade: dict[str, float] | None) -> None:
+    subject = rules(cascade=cascade, fpr=0.02)
+    rates = []
+    for group in CALIBRATION.groups:
+        matrix = CALIBRATION.tensors()[f"held.{group}"]
+        scores = {name: matrix[:, CALIBRATION.names.index(name)] for name in NAMES}
+        found = subject.judge(scores)
+        rates.append(sum(s.verdict is Verdict.SUSPICIOUS for s in found) / len(found))
+    # Conformal: the 8th largest of 400 is the threshold, so that 8 of 401 exceed it on average.
+    assert max(rates) == pytest.approx(7 / 400)
+
+
+# -- other sets of detectors -----------------------------------------------------------------------
+
+
+def test_a_rule_for_what_is_left_of_the_detectors() -> None:
+    subject = rules(cascade={"clean": 0.5})
+    left = ("residual", "feature_squeezing")
+    scores = {name: torch.tensor([-1.0, 2.0, 30.0]) for name in left}
+    with pytest.raises(NoRule, match=r"\['feature_squeezing', 'residual'\]"):
+        subject.judge(scores)
+    assert subject.prepare(left)
+    assert subject.prepare(left)
+    verdicts = [sample.verdict for sample in subject.judge(scores)]
+    assert (verdicts[0], verdicts[2]) == (Verdict.PASS, Verdict.SUSPICIOUS)
+    assert set(subject.thresholds) == {"input", "output", "views"}
+    assert not subject.prepare(())
+
+
+def test_so_many_rules_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.rules.MOST_PREPARED", 1)
+    subject = rules()
+    assert subject.prepare(NAMES[1:])
+    assert not subject.prepare(NAMES[2:])
+    assert subject.prepare(NAMES[1:])
+    assert subject.prepare(NAMES)
+
+
+def test_prepared_rules_are_drawn_anew_as_well(tmp_path: Path) -> None:
+    clock = [0.0]
+    cfg = Model.model_validate(
+        {
+            "calibration": "c",
+            "detectors": [{"name": name} for name in NAMES],
+            "secrecy": secret(tmp_path),
+        }
+    )
+    subject = Rules("cnn", cfg, CALIBRATION, PARTS, now=lambda: clock[0])
+    assert subject.prepare(NAMES[1:])
+    drawn = scores(1, 3)
+    seen = set()
+    for epoch in range(6):
+        clock[0] = 7200.0 * epoch
+        subject.rotate()
+        seen.add(subject.judge({name: drawn[name] for name in NAMES[1:]})[0].score)
+    assert len(seen) > 1
 
 
 def secret(tmp_path: Path, text: str = "0123456789abcdef") -> dict[str, Any]:
