@@ -11,6 +11,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from detectors.maps import Pieces
 from purifiers.base import Kind, Purifier
 
 
@@ -43,6 +44,11 @@ class Evidence:
     chain: Tensor | None = None
     """What is known of the earlier queries each sample follows on, (B, F) float32
     (`detectors.chains.FEATURES`). None where no history is kept."""
+    pieces: Pieces = field(init=False, repr=False, compare=False)
+    """`x` a few samples at a time, with the maps that input-only detectors share."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pieces", Pieces(self.x))
 
 
 def peer_key(model: str) -> str:

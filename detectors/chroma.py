@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from detectors.bands import BlockBands, flatness
+from detectors.bands import Band, band_energies, flatness, over_blocks
 from detectors.base import Detector, Evidence, Need
+from detectors.maps import Maps
 
-_MIDDLE, _HIGH, _LOW = slice(5, 9), slice(11, 15), slice(2, 4)
-"""Bands of the 8x8 transform, of 0 to 14."""
 _SHARE = 0.05
 """Energy in the middle bands, as a share of that in the low ones, that benign colours explain."""
 _FLOOR = 1.5**2
@@ -41,12 +41,14 @@ class Chroma(Detector):
     needs: ClassVar[Need] = Need.INPUT
     tier: ClassVar[int] = 0
 
-    def __init__(self) -> None:
-        self._bands = BlockBands()
-
     def _score(self, evidence: Evidence) -> Tensor:
-        luma, chroma = self._bands(evidence.x)
-        weight = flatness(luma + 2 * chroma)[:, 0]  # (B, N)
-        explained = chroma[:, _HIGH].mean(1) + _SHARE * chroma[:, _LOW].mean(1) + _FLOOR
-        found = chroma[:, _MIDDLE].mean(1) + _FLOOR
-        return (found * weight).sum(1).log() - (explained * weight).sum(1).log()
+        return evidence.pieces.each(_ratio)
+
+
+def _ratio(maps: Maps) -> Tensor:
+    """The score, (B,)."""
+    luma, chroma = maps.of(band_energies)
+    weight = flatness(torch.add(luma[Band.CONTENT], chroma[Band.CONTENT], alpha=2))  # (Y, B, X)
+    explained = torch.add(chroma[Band.HIGH], chroma[Band.LOW], alpha=_SHARE) + _FLOOR
+    found = chroma[Band.LOWER_MIDDLE] + _FLOOR
+    return (over_blocks(found * weight) / over_blocks(explained * weight)).log()

@@ -6,14 +6,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from detectors.bands import BlockBands
+from detectors.bands import Band, band_energies
 from detectors.base import Detector, Evidence, Need
+from detectors.maps import Maps
 
 _SHARE = 10
 """One block in this many counts as flat. A tenth detected 0.55 of PGD 8/255, a quarter 0.34
 (CIFAR-10, at 1 % of the worst benign group)."""
-_HIGH = slice(12, 15)
-"""Bands of the 8x8 transform where texture is weakest."""
 _FLOOR = 0.5
 """Squared 8-bit levels: below the energy of rounding to 8 bits there is nothing to compare."""
 
@@ -37,14 +36,18 @@ class FlatNoise(Detector):
     needs: ClassVar[Need] = Need.INPUT
     tier: ClassVar[int] = 0
 
-    def __init__(self) -> None:
-        self._bands = BlockBands()
-
     def _score(self, evidence: Evidence) -> Tensor:
-        luma, _ = self._bands(evidence.x)
-        content = luma[:, 1:5].mean(1)  # (B, N)
-        count = -(-content.shape[1] // _SHARE)
-        flattest = content.topk(count, dim=1, largest=False).indices
-        noise = luma[:, _HIGH].mean(1).gather(1, flattest).mean(1)
-        # A block that is not finite is never among the flattest; 0 * sum keeps it visible.
-        return (noise + _FLOOR).log() + 0 * content.sum(1)
+        return evidence.pieces.each(_level)
+
+
+def _level(maps: Maps) -> Tensor:
+    """The score, (B,)."""
+    luma, _ = maps.of(band_energies)
+    content, energy = (
+        luma[band].transpose(0, 1).flatten(1) for band in (Band.CONTENT, Band.HIGHEST)
+    )  # (B, N) each
+    count = -(-content.shape[1] // _SHARE)
+    flattest = content.topk(count, dim=1, largest=False, sorted=False).indices
+    noise = energy.gather(1, flattest).mean(1)
+    # A block that is not finite is never among the flattest; 0 * sum keeps it visible.
+    return (noise + _FLOOR).log() + 0 * content.sum(1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from detectors.bands import BlockBands, flatness
+from detectors.bands import Band, band_energies, flatness, over_blocks
 from detectors.base import Detector, Evidence, Need
+from detectors.maps import Maps
 
-_HIGH, _MIDDLE = slice(12, 15), slice(8, 11)
-"""Bands of the 8x8 transform, of 0 to 14. Only the last three are free of most texture."""
 _SHARE = 0.25
 """Energy in the high bands, as a share of that in the middle ones, that texture explains."""
 _FLOOR = 3.0**2
@@ -44,19 +44,20 @@ class HighFrequency(Detector):
     needs: ClassVar[Need] = Need.INPUT
     tier: ClassVar[int] = 0
 
-    def __init__(self) -> None:
-        self._bands = BlockBands()
-
     def _score(self, evidence: Evidence) -> Tensor:
-        luma, chroma = self._bands(evidence.x)
-        weight = flatness(luma)
-        high, noise = luma[:, _HIGH], chroma[:, _HIGH]
-        if evidence.x.shape[1] > 1:
-            # Over all bands but the mean colour; an attack on a grey image colours it.
-            colour = chroma[:, 1:].mean((1, 2), keepdim=True)
-            grey = _COLOUR / (_COLOUR + colour)
-            noise = noise + grey * high
-        expected = noise.mean(1) + _SHARE * luma[:, _MIDDLE].mean(1) + _FLOOR  # (B, N)
-        found = (high.mean(1) * weight[:, 0]).sum(1)
-        # Flat images have nothing there at all: far below expectation, but no further than this.
-        return (found + 1e-6).log() - (expected * weight[:, 0]).sum(1).log()
+        return evidence.pieces.each(_ratio)
+
+
+def _ratio(maps: Maps) -> Tensor:
+    """The score, (B,)."""
+    luma, chroma = maps.of(band_energies)
+    weight = flatness(luma[Band.CONTENT])  # (Y, B, X)
+    high, noise = luma[Band.HIGHEST], chroma[Band.HIGHEST]
+    if maps.x.shape[1] > 1:
+        # Over all bands but the mean colour; an attack on a grey image colours it.
+        colour = chroma[Band.ALL].mean((0, 2))[:, None]
+        noise = noise + _COLOUR / (_COLOUR + colour) * high
+    expected = torch.add(noise, luma[Band.UPPER_MIDDLE], alpha=_SHARE) + _FLOOR
+    # Flat images have nothing there at all: far below expectation, but no further than this.
+    found = over_blocks(high * weight) + 1e-6
+    return (found / over_blocks(expected * weight)).log()

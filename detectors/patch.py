@@ -7,7 +7,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from detectors.base import Detector, Evidence, Need
-from purifiers.localise import localise
+from detectors.differences import cross_difference
+from detectors.maps import Maps
+from purifiers.localise import local_texture, lower_median
 
 
 class Patch(Detector):
@@ -29,4 +31,11 @@ class Patch(Detector):
     tier: ClassVar[int] = 0
 
     def _score(self, evidence: Evidence) -> Tensor:
-        return localise(evidence.x).amax(dim=(1, 2))
+        return evidence.pieces.each(_strongest)
+
+
+def _strongest(maps: Maps) -> Tensor:
+    """The score, (B,)."""
+    energy = maps.of(cross_difference).square().mean(0) / 36  # (B, H, W)
+    texture = local_texture(energy).flatten(1)
+    return texture.amax(1) - lower_median(texture)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from detectors.bands import at_least, blocks, cosines, opponent
 from detectors.base import Detector, DetectorError, Evidence, Need
 from detectors.gaussians import GroupGaussians
+from detectors.maps import Maps
 
 _SIDE, _STRIDE = 4, 2
 """Transform block and step in pixels. Overlapping 4x4 blocks detected more than 8x8 blocks or
@@ -49,15 +51,11 @@ class Residual(Detector):
 
     def __init__(self) -> None:
         self._model: GroupGaussians | None = None
-        self._transform: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def fit(self, benign: Mapping[str, Evidence]) -> None:
         """Fit one Gaussian per group; a group needs at least 48 colour images (20 grey ones)."""
         with torch.inference_mode():
-            features = [
-                torch.cat([self._features(part) for part in torch.split(evidence.x, 256)])
-                for evidence in benign.values()
-            ]
+            features = [evidence.pieces.each(_features) for evidence in benign.values()]
         self._model = GroupGaussians.fit(features)
 
     def state(self) -> dict[str, Tensor]:
@@ -71,44 +69,48 @@ class Residual(Detector):
     def _score(self, evidence: Evidence) -> Tensor:
         if self._model is None:
             raise DetectorError(f"{self.name} was not fitted")
-        return self._model.distance(self._features(evidence.x))
-
-    def _features(self, x: Tensor) -> Tensor:
-        """Log band energies, (B, 2 * planes * bands)."""
-        batch, channels, height, width = x.shape
-        planes = _opponent(x) if channels == 3 else x
-        planes = planes.reshape(batch * channels, 1, height, width)
-        short_y, short_x = max(0, _SIDE - height), max(0, _SIDE - width)
-        planes = F.pad(planes, (0, short_x, 0, short_y), mode="replicate")
-        kernels, bands = self._on(x.device)
-        coefficients = F.conv2d(planes, kernels, stride=_STRIDE).flatten(2)  # (B*C, 15, blocks)
-        energy = (bands @ coefficients.square()).unflatten(
-            0, (batch, channels)
-        )  # (B, C, 5, blocks)
-        content = energy[:, :1, :1]  # low bands of the first plane, (B, 1, 1, blocks)
-        high = energy[:, :, 1:]
-        weight = _FLAT / (content + _FLAT)
-        flat = (high * weight).sum(-1) / weight.sum(-1)
-        return torch.cat((high.mean(-1), flat), dim=1).flatten(1).add(_FLOOR).log()
-
-    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Transform kernels without the mean, (15, 1, 4, 4), and band averages, (5, 15)."""
-        if device not in self._transform:
-            # Made in inference mode they could never take part in a gradient.
-            with torch.inference_mode(mode=False):
-                k = torch.arange(_SIDE, dtype=torch.float64)
-                dct = torch.cos(math.pi * (2 * k[None] + 1) * k[:, None] / (2 * _SIDE))
-                dct *= math.sqrt(2 / _SIDE)
-                dct[0] /= math.sqrt(2)
-                kernels = torch.einsum("ij,kl->ikjl", dct, dct).reshape(-1, 1, _SIDE, _SIDE)[1:]
-                band = (k[:, None] + k[None]).flatten()[1:]
-                members = torch.stack([band < _HIGH[0], *(band == b for b in _HIGH)]).double()
-                bands = members / members.sum(1, keepdim=True)
-                self._transform[device] = (kernels.float().to(device), bands.float().to(device))
-        return self._transform[device]
+        model = self._model
+        return evidence.pieces.each(lambda maps: model.distance(_features(maps)))
 
 
-def _opponent(x: Tensor) -> Tensor:
-    """Mean, red - green and blue - green, (B, 3, H, W): benign noise and texture differ in them."""
-    red, green, blue = x.unbind(1)
-    return torch.stack(((red + green + blue) / 3, red - green, blue - green), dim=1)
+def _features(maps: Maps) -> Tensor:
+    """Log band energies, (B, 2 * planes * bands)."""
+    planes = at_least(_planes(maps), _SIDE)
+    transform, bands = _matrices(planes.device)
+    coefficients = blocks(planes, transform, _STRIDE)
+    squares = coefficients.square().flatten(2)  # (Y, 16, C*B*X)
+    energy = torch.bmm(bands.expand(len(squares), *bands.shape), squares)
+    energy = energy.view(len(energy), len(bands), *coefficients.shape[2:])  # (Y, 5, C, B, X)
+    content = energy[:, 0, 0]  # low bands of the first plane, (Y, B, X)
+    high = energy[:, 1:]
+    weight = _FLAT / (content + _FLAT)
+    flat = (high * weight[:, None, None]).sum((0, 4)) / weight.sum((0, 2))  # (4, C, B)
+    plain = high.mean((0, 4))
+    features = torch.stack((plain, flat)).transpose(1, 2)  # (2, C, 4, B)
+    # Planes first, bands last, as in saved Gaussians.
+    return features.add(_FLOOR).log().transpose(0, 1).flatten(0, 2).T
+
+
+def _planes(maps: Maps) -> Tensor:
+    """Mean, red - green and blue - green, or each channel alone: (C, B, H, W).
+
+    Benign noise and texture differ between these.
+    """
+    if maps.x.shape[1] != 3:
+        return maps.x.transpose(0, 1).contiguous()
+    red, green, blue = maps.x.unbind(1)
+    mean = maps.of(opponent)[0] * (1 / math.sqrt(3))
+    return torch.stack((mean, red - green, blue - green))
+
+
+@cache
+def _matrices(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The transform, (4, 4), and band averages, the low ones together without the mean, (5, 16)."""
+    # Made in inference mode they could never take part in a gradient.
+    with torch.inference_mode(mode=False):
+        k = torch.arange(_SIDE)
+        band = (k[:, None] + k).flatten()
+        low = (band > 0) & (band < _HIGH[0])
+        members = torch.stack([low, *(band == b for b in _HIGH)]).double()
+        bands = members / members.sum(1, keepdim=True)
+        return cosines(_SIDE).float().to(device), bands.float().to(device)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from detectors.bands import at_least, opponent
 from detectors.base import Detector, DetectorError, Evidence, Need
+from detectors.differences import cross_difference, differences, dots
 from detectors.gaussians import GroupGaussians
+from detectors.maps import Maps
 
-_TAPS = ((1.0, -1.0), (1.0, -2.0, 1.0), (1.0, -3.0, 3.0, -1.0))
-"""Differences of first, second and third order, along rows and along columns; the outer product
-of the second with itself is the seventh residual."""
+_NORMS = (math.sqrt(2), math.sqrt(6), math.sqrt(20), 6.0)
+"""Of the residuals' taps: differences of first, second and third order, along rows or along
+columns, and the product of the second along both."""
+_LEAST_SIDE = 5
+"""Of an image, in pixels; smaller ones are extended."""
 _TRUNCATION = 4 / 255
 """Residuals beyond this count as this much, so that edges do not drown the rest."""
 _LEAST = (1 / 255) ** 2
@@ -52,18 +56,14 @@ class Srm(Detector):
     def __init__(self) -> None:
         self._medians: Tensor | None = None
         self._model: GroupGaussians | None = None
-        self._kernels: dict[torch.device, Tensor] = {}
 
     def fit(self, benign: Mapping[str, Evidence]) -> None:
         """Learn medians and Gaussians; a group needs 56 colour images (28 grey ones)."""
         if not benign:
             raise DetectorError(f"{self.name}: needs at least one benign group")
-        with torch.no_grad():
-            groups = [
-                torch.cat([self._features(part) for part in torch.split(evidence.x, 256)])
-                for evidence in benign.values()
-            ]
-            medians = torch.cat(groups).median(dim=0).values
+        with torch.inference_mode():
+            groups = [evidence.pieces.each(_features) for evidence in benign.values()]
+        medians = torch.cat(groups).median(dim=0).values
         self._model = GroupGaussians.fit([torch.maximum(group, medians) for group in groups])
         self._medians = medians
 
@@ -84,43 +84,62 @@ class Srm(Detector):
     def _score(self, evidence: Evidence) -> Tensor:
         if self._model is None or self._medians is None:
             raise DetectorError(f"{self.name} was not fitted")
-        return self._model.distance(torch.maximum(self._features(evidence.x), self._medians))
+        model, medians = self._model, self._medians
+        return evidence.pieces.each(
+            lambda maps: model.distance(torch.maximum(_features(maps), medians))
+        )
 
-    def _features(self, x: Tensor) -> Tensor:
-        """Log energies and co-occurrences, (B, 14) of one channel and (B, 28) of several."""
-        planes = at_least(opponent(x), 5)
-        batch, channels = planes.shape[:2]
-        residuals = F.conv2d(planes.flatten(0, 1)[:, None], self._on(x.device))
-        # (B, C, 7, H', W'), rows first: 3 along x and the product, then 3 along y.
-        residuals = residuals.clamp(-_TRUNCATION, _TRUNCATION).unflatten(0, (batch, channels))
-        energy = residuals.square().mean((3, 4))  # (B, C, 7)
-        along_x, along_y = residuals[:, :, :4], residuals[:, :, 4:]
-        products = torch.cat(
-            (
-                (along_x[..., 1:, :] * along_x[..., :-1, :]).mean((3, 4)),
-                (along_y[..., 1:] * along_y[..., :-1]).mean((3, 4)),
-            ),
-            dim=2,
-        )  # (B, C, 7)
-        moments = torch.stack((energy, products), dim=1)  # (B, 2, C, 7)
-        parts = [moments[:, :, 0]]
-        if channels > 1:
-            parts.append(moments[:, :, 1:].mean(2))
-        energy, products = torch.stack(parts, dim=2).flatten(2).unbind(1)  # (B, 7 or 14) each
-        return (torch.cat((energy, products.clamp_min(0)), dim=1) + _LEAST).log()
 
-    def _on(self, device: torch.device) -> Tensor:
-        """The residuals' kernels, (7, 1, 4, 4), each of unit norm."""
-        if device not in self._kernels:
-            # Also for passes with gradients, which take no tensor made in inference mode.
-            with torch.inference_mode(mode=False):
-                kernels = torch.zeros(7, 1, 4, 4, dtype=torch.float64)
-                for i, taps in enumerate(_TAPS):
-                    line = torch.tensor(taps, dtype=torch.float64)
-                    line = line / line.norm()
-                    kernels[i, 0, 0, : len(taps)] = line
-                    kernels[i + 4, 0, : len(taps), 0] = line
-                second = torch.tensor(_TAPS[1], dtype=torch.float64) / math.sqrt(6)
-                kernels[3, 0, :3, :3] = second[:, None] * second
-                self._kernels[device] = kernels.float().to(device)
-        return self._kernels[device]
+def _features(maps: Maps) -> Tensor:
+    """Log energies and co-occurrences, (B, 14) of one channel and (B, 28) of several."""
+    planes = maps.of(opponent)
+    height, width = planes.shape[-2:]
+    # The product of second differences lies about a pixel, the others right of and below it.
+    cross = maps.of(cross_difference)[..., 1 : height - 2, 1 : width - 2]
+    if min(height, width) < _LEAST_SIDE:
+        planes = at_least(planes, _LEAST_SIDE)
+        height, width = planes.shape[-2:]
+        cross = differences(differences(planes, -1)[1], -2)[1]
+    height, width = height - 3, width - 3
+    along_x = _truncated([*differences(planes, -1), cross], height, width)  # (4, C, B, H'*W')
+    along_y = _truncated(differences(planes, -2), height, width + 1)  # (3, C, B, H'*(W'+1))
+    # A column of zeros between the rows, so that the last pixel of one and the first of the next
+    # are no neighbours.
+    along_y.unflatten(3, (height, width + 1))[..., -1] = 0
+    gain = _gains(planes.device)[:, None, None]
+    energies = torch.cat((dots(along_x, along_x), dots(along_y, along_y))) / (height * width)
+    products = torch.cat(
+        (
+            dots(along_x[..., width:], along_x[..., :-width]) / ((height - 1) * width),
+            dots(along_y[..., 1:], along_y[..., :-1]) / (height * (width - 1)),
+        )
+    )
+    moments = torch.stack((energies, products)) * gain  # (2, 7, C, B)
+    parts = [moments[:, :, 0]]
+    if len(planes) > 1:
+        parts.append(moments[:, :, 1:].mean(2))
+    features = torch.stack(parts, dim=1).flatten(0, 2).T  # (B, 14 or 28)
+    return (features.clamp_min(0) + _LEAST).log()
+
+
+def _truncated(residuals: Sequence[Tensor], height: int, width: int) -> Tensor:
+    """The first rows and columns of residuals, truncated, (R, C, B, height * width)."""
+    cut = [residual[..., :height, :width] for residual in residuals]
+    bounds = [_TRUNCATION * norm for norm in _NORMS]
+    if torch.is_inference_mode_enabled():
+        done = cut[0].new_empty(len(cut), *cut[0].shape)
+        for residual, bound, target in zip(cut, bounds, done, strict=False):
+            torch.clamp(residual, -bound, bound, out=target)
+    else:
+        done = torch.stack(
+            [part.clamp(-bound, bound) for part, bound in zip(cut, bounds, strict=False)]
+        )
+    return done.flatten(3)
+
+
+@cache
+def _gains(device: torch.device) -> Tensor:
+    """What makes moments of the seven residuals those of residuals of unit norm, (7,)."""
+    with torch.inference_mode(mode=False):
+        norms = torch.tensor([*_NORMS, *_NORMS[:3]], dtype=torch.float64)
+        return norms.square().reciprocal().float().to(device)

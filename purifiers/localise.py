@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,13 +34,35 @@ def localise(x: Tensor, share: float = WINDOW) -> Tensor:
 
     Source: local gradients as the mark of patches, Naseer et al., WACV 2019 (arXiv 1807.01216).
     """
-    height, width = x.shape[-2:]
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     # White noise of variance v has energy v: the taps (1, -2, 1) twice square to 36.
-    energy = (_second(_second(padded, 2), 3).square() / 36).mean(1, keepdim=True)
+    energy = (_second(_second(padded, 2), 3).square() / 36).mean(1)
+    texture = local_texture(energy, share)
+    return texture - lower_median(texture.flatten(1))[:, None, None]
+
+
+def local_texture(energy: Tensor, share: float = WINDOW) -> Tensor:
+    """Mean log energy of the window around each pixel, cut at the border, (B, H, W).
+
+    Args:
+        energy: of each pixel, (B, H, W), in squared units of a range of 1.
+        share: as in `localise`.
+    """
+    height, width = energy.shape[1:]
     window = 2 * round(share * min(height, width) / 2) + 1
-    texture = _mean((energy + _FLOOR).log(), window)[:, 0]  # (B, H, W)
-    return texture - texture.flatten(1).median(dim=1).values[:, None, None]
+    reach = window // 2
+    padded = F.pad((energy + _FLOOR).log(), (reach, reach, reach, reach))
+    sums = _sums(_sums(padded, window, -1), window, -2)
+    return sums * _shares(height, width, window, energy.device)
+
+
+def lower_median(values: Tensor) -> Tensor:
+    """The median of each row, the lower of two, (B,) for (B, N)."""
+    if values.device.type != "cpu" or not torch.is_inference_mode_enabled() or not len(values):
+        return values.median(dim=1).values
+    # A quarter less time than torch.median. NaN sorts last here: the caller's sums keep it.
+    middle = (values.shape[1] - 1) // 2
+    return torch.from_numpy(np.partition(values.numpy(), middle, axis=1)[:, middle])
 
 
 def _second(x: Tensor, dim: int) -> Tensor:
@@ -45,8 +71,33 @@ def _second(x: Tensor, dim: int) -> Tensor:
     return x.narrow(dim, 0, size) - 2 * x.narrow(dim, 1, size) + x.narrow(dim, 2, size)
 
 
-def _mean(plane: Tensor, window: int) -> Tensor:
-    """Mean over a window around each pixel, cut at the border, (B, 1, H, W)."""
-    reach = window // 2
-    down = F.avg_pool2d(plane, (window, 1), 1, (reach, 0), count_include_pad=False)
-    return F.avg_pool2d(down, (1, window), 1, (0, reach), count_include_pad=False)
+def _sums(x: Tensor, window: int, dim: int) -> Tensor:
+    """Sums of `window` neighbours, an odd number, along an axis; window - 1 shorter.
+
+    Sums of 2, 4, 8, ... neighbours follow from each other, and add up to any number: 8 additions
+    for 57, where pooling takes 57.
+    """
+    size = x.shape[dim] - window + 1
+    total, done = x.narrow(dim, 0, size), 1  # windows are odd
+    run = 1
+    while done < window:
+        longer = x.shape[dim] - run
+        x = x.narrow(dim, 0, longer) + x.narrow(dim, run, longer)
+        run *= 2
+        if window & run:
+            total = total + x.narrow(dim, done, size)
+            done += run
+    return total
+
+
+@cache
+def _shares(height: int, width: int, window: int, device: torch.device) -> Tensor:
+    """One over the number of pixels in the window around each pixel, (H, W)."""
+    # Also for passes with gradients, which take no tensor made in inference mode.
+    with torch.inference_mode(mode=False):
+        sides = []
+        for side in (height, width):
+            at = torch.arange(side)
+            reach = window // 2
+            sides.append((at + reach).clamp_max(side - 1) - (at - reach).clamp_min(0) + 1)
+        return (sides[0][:, None] * sides[1]).double().reciprocal().float().to(device)

@@ -92,6 +92,9 @@ TABLE = {
     "tuning.demo.digits": "numpy sklearn torch",
     "tuning.demo.picture": "matplotlib numpy",
     "tuning.demo.policy": "tuning.demo.digits",
+    "tuning.knee": "tuning.load",
+    "tuning.load": "proxy.rpc grpc numpy",
+    "tuning.processes": "",
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
@@ -113,7 +116,8 @@ TABLE = {
     ),
     "proxy.defences": (
         "proxy.adapt proxy.config proxy.defence proxy.errors proxy.metrics proxy.pb proxy.rpc "
-        "proxy.upstream +proxy.artifacts +proxy.devices +proxy.parts +proxy.rules +proxy.scoring "
+        "proxy.upstream +proxy.artifacts +proxy.devices +proxy.engine +proxy.memory_ladder "
+        "+proxy.parts +proxy.rules "
         "~proxy.artifacts ~proxy.history.salts ~proxy.scoring ~torch"
     ),
     "proxy.service": (
@@ -122,13 +126,17 @@ TABLE = {
     ),
     "proxy.scoring": (
         "detectors.base detectors.query_history proxy.adapt proxy.artifacts proxy.case "
-        "proxy.config proxy.errors proxy.flow proxy.history.fingerprints proxy.history.salts "
-        "proxy.kinds proxy.parts proxy.purification proxy.rules proxy.weights numpy torch"
+        "proxy.cascade proxy.config proxy.errors proxy.flow proxy.history.fingerprints "
+        "proxy.history.salts proxy.kinds proxy.panel proxy.parts proxy.purification proxy.rules "
+        "proxy.weights numpy torch"
     ),
     "proxy.rules": (
         "detectors.base detectors.calibration detectors.query_history detectors.rule "
-        "detectors.secrecy proxy.config proxy.errors proxy.flow proxy.keyfile proxy.policy torch"
+        "detectors.secrecy proxy.cascade proxy.config proxy.errors proxy.flow proxy.keyfile "
+        "proxy.policy numpy torch"
     ),
+    "proxy.panel": "detectors.base proxy.cascade torch",
+    "proxy.cascade": "detectors.base detectors.rule purifiers.learned torch",
     "proxy.stream": (
         "proxy.errors proxy.flow proxy.headers proxy.pb proxy.pipeline proxy.rpc proxy.status "
         "proxy.tasks proxy.upstream proxy.wire google grpc"
@@ -149,8 +157,9 @@ TABLE = {
     ),
     "proxy.files": "",
     "proxy.pipeline": (
-        "proxy.aggregator proxy.assessor proxy.audit proxy.batcher proxy.budget proxy.config "
-        "proxy.decoy proxy.defence proxy.device proxy.errors proxy.evidence proxy.flow "
+        "proxy.aggregator proxy.assessor proxy.audit proxy.batcher proxy.budget "
+        "proxy.cancellations proxy.config proxy.defence proxy.device proxy.enforcer proxy.errors "
+        "proxy.evidence proxy.flow "
         "proxy.forward proxy.inspection proxy.metrics proxy.observer proxy.reader proxy.regions "
         "proxy.shared_memory proxy.tasks proxy.upstream proxy.validation proxy.wire "
         "~proxy.history.history"
@@ -167,12 +176,16 @@ TABLE = {
         "proxy.queries proxy.tasks proxy.upstream numpy"
     ),
     "proxy.evidence": (
-        "proxy.answers proxy.budget proxy.case proxy.device proxy.flow proxy.inspection "
-        "proxy.queries proxy.tasks proxy.upstream ~proxy.history.history"
+        "proxy.answers proxy.budget proxy.case proxy.device proxy.errors proxy.flow "
+        "proxy.inspection proxy.queries proxy.tasks proxy.upstream numpy ~proxy.history.history"
     ),
     "proxy.devices": "proxy.cpu_quota proxy.errors torch",
-    "proxy.memory_ladder": "torch",
     "proxy.cpu_quota": "",
+    "proxy.memory_ladder": "torch",
+    "proxy.engine": (
+        "detectors.base proxy.adapt proxy.artifacts proxy.case proxy.config proxy.flow "
+        "proxy.history.salts proxy.memory_ladder proxy.purification proxy.scoring torch"
+    ),
     "proxy.device": (
         "proxy.batcher proxy.budget proxy.case proxy.errors proxy.flow proxy.inspection numpy"
     ),
@@ -180,7 +193,15 @@ TABLE = {
         "proxy.answers proxy.case proxy.errors proxy.inspection proxy.rpc proxy.tasks "
         "proxy.upstream numpy"
     ),
-    "proxy.forward": "proxy.budget proxy.inspection proxy.tasks proxy.upstream",
+    "proxy.enforcer": (
+        "proxy.aggregator proxy.assessor proxy.decoy proxy.defence proxy.errors proxy.forward "
+        "proxy.inspection proxy.tasks proxy.upstream"
+    ),
+    "proxy.forward": (
+        "proxy.budget proxy.cancellations proxy.inspection proxy.tasks proxy.upstream"
+    ),
+    "proxy.cancellations": "",
+    "proxy.dispatch": "",
     "proxy.inspection": (
         "proxy.adapt proxy.budget proxy.case proxy.config proxy.defence proxy.errors proxy.flow "
         "proxy.upstream proxy.wire ~proxy.scoring"
@@ -204,7 +225,7 @@ TABLE = {
     "proxy.codec": "proxy.adapt proxy.case proxy.errors numpy torch",
     "proxy.wire": "proxy.datatypes proxy.errors proxy.fields proxy.pb google numpy",
     "proxy.datatypes": "proxy.errors proxy.fields proxy.pb numpy",
-    "proxy.defence": "proxy.adapt proxy.config proxy.model_metrics ~proxy.scoring",
+    "proxy.defence": "proxy.adapt proxy.config proxy.dispatch proxy.model_metrics ~proxy.scoring",
     "proxy.metrics": "proxy.config proxy.model_metrics prometheus_client",
     "proxy.shared_memory": "proxy.errors proxy.pb proxy.rpc proxy.upstream proxy.wire",
     "proxy.adapt": "proxy.config proxy.errors proxy.layouts proxy.pb",
@@ -282,7 +303,7 @@ TABLE = {
         "proxy.answers proxy.evidence proxy.flow proxy.inspection proxy.policy proxy.upstream"
     ),
     "detectors.steps": "detectors.sketch numpy",
-    "proxy.case": "proxy.flow numpy ~proxy.history.fingerprints ~torch",
+    "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
     "proxy.flow": "",
@@ -383,17 +404,23 @@ TABLE = {
     "detectors.content_fingerprint": "detectors.base detectors.salted torch",
     "detectors.perceptual_fingerprint": "detectors.base detectors.salted torch",
     "detectors.salted": "numpy torch",
-    "detectors.residual": "detectors.base detectors.gaussians torch",
-    "detectors.srm": "detectors.bands detectors.base detectors.gaussians torch",
-    "detectors.chroma": "detectors.bands detectors.base torch",
-    "detectors.flat_noise": "detectors.bands detectors.base torch",
-    "detectors.high_frequency": "detectors.bands detectors.base torch",
-    "detectors.patch": "detectors.base purifiers.localise torch",
-    "detectors.bands": "torch",
+    "detectors.residual": "detectors.bands detectors.base detectors.gaussians detectors.maps torch",
+    "detectors.srm": (
+        "detectors.bands detectors.base detectors.differences detectors.gaussians detectors.maps torch"
+    ),
+    "detectors.chroma": "detectors.bands detectors.base detectors.maps torch",
+    "detectors.flat_noise": "detectors.bands detectors.base detectors.maps torch",
+    "detectors.high_frequency": "detectors.bands detectors.base detectors.maps torch",
+    "detectors.patch": (
+        "detectors.base detectors.differences detectors.maps purifiers.localise torch"
+    ),
+    "detectors.differences": "detectors.bands detectors.maps numpy torch",
+    "detectors.bands": "detectors.maps torch",
     "detectors.answers": "detectors.base torch",
     "detectors.gaussians": "detectors.base torch",
     "detectors.tails": "detectors.base torch",
-    "detectors.base": "purifiers.base torch",
+    "detectors.base": "detectors.maps purifiers.base torch",
+    "detectors.maps": "torch",
     "detectors.binomial": "",
     # purifiers: images to images; nothing but tensor maths
     "purifiers": (
@@ -424,7 +451,7 @@ TABLE = {
     "purifiers.aggregate": "purifiers.base torch",
     "purifiers.non_local_means": "purifiers.base purifiers.opponent torch",
     "purifiers.patch_suppression": "purifiers.base purifiers.localise torch",
-    "purifiers.localise": "torch",
+    "purifiers.localise": "numpy torch",
     "purifiers.opponent": "torch",
     "purifiers.pieces": "torch",
     "purifiers.tv": "purifiers.base purifiers.opponent purifiers.pieces torch",
@@ -443,10 +470,13 @@ ONLY = {
     "torch": {
         *(
             "proxy.artifacts",
+            "proxy.cascade",
             "proxy.codec",
             "proxy.devices",
+            "proxy.engine",
             "proxy.history.fingerprints",
             "proxy.memory_ladder",
+            "proxy.panel",
             "proxy.purification",
             "proxy.rules",
             "proxy.scoring",
