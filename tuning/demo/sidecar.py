@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -26,16 +27,19 @@ class Sidecar:
     Args:
         config: configuration file.
         log: where its log goes.
+        workers: processes sharing the port.
 
     Raises:
         ConfigError: it did not become ready; the text ends with its log.
     """
 
-    def __init__(self, config: Path, log: Path) -> None:
+    def __init__(self, config: Path, log: Path, *, workers: int = 1) -> None:
         self._log = log
+        self._workers = workers
+        command = [sys.executable, "-m", "proxy", "serve", "--config", str(config)]
         with log.open("wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-                [sys.executable, "-m", "proxy", "serve", "--config", str(config)],
+                [*command, "--workers", str(workers)],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -76,10 +80,12 @@ class Sidecar:
         until = time.monotonic() + _START_S
         while time.monotonic() < until and self._process.poll() is None:
             try:
-                urllib.request.urlopen(f"http://{self.admin}/ready", timeout=5).close()
-                return
+                with urllib.request.urlopen(f"http://{self.admin}/ready", timeout=5) as answer:
+                    if json.load(answer)["workers_ready"] == self._workers:
+                        return
             except (urllib.error.URLError, OSError):
-                time.sleep(0.05)
+                pass
+            time.sleep(0.05)
         raise self._failure()
 
     def _failure(self) -> ConfigError:
