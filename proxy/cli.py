@@ -47,6 +47,25 @@ A model file is a program: give only your own. `serve` never reads it.
 Ctrl-C keeps what was reached, and the same command goes on from there. What is already trained, on
 the same data and with the same seed and steps, is kept."""
 
+_TUNE = """\
+Measure what each way to run a model's defence costs on this machine, and which one fits a budget.
+
+Starts the sidecar with the configured detectors as pass-through, observing, and enforcing: on the
+input alone, with a cascade, sequentially, speculatively, with two workers. Each is a process of its
+own in front of the configured Triton, which must be running; the audit log and the shared history
+of the real sidecar are left alone. For each it reports
+
+  added p50   what a lone request waits longer than through pass-through
+  knee        the most requests a second at which p99 is at most twice that of the idle sidecar
+  CPU         of the sidecar, milliseconds a request, at half the knee
+
+Requests arrive at random, on time whether or not earlier ones are answered, and their latency
+counts from when they were due. Run it on the machine that will serve, with nothing else on it, and
+not against a Triton that others use: finding the knee means overloading it for moments.
+
+Writes DIR/tune.json and DIR/tune.png, and says in two sentences what to take. About 5 minutes;
+--quick: 1 to 2."""
+
 _CHECK = """\
 Validate a configuration and print what would be enforced, completed from Triton if it answers.
 Exit status 0: usable; 1: Triton contradicts it, and a model would go undefended; 2: the file or a
@@ -111,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(_command(commands, "serve", "run the sidecar", _SERVE))
     _add_calibrate(_command(commands, "calibrate", "set thresholds from benign data", _CALIBRATE))
     _add_fit(_command(commands, "fit", "train networks for the defence", _FIT))
+    _add_tune(_command(commands, "tune", "measure what a defence costs", _TUNE))
     _add_check(_command(commands, "check", "validate a configuration", _CHECK))
     _add_history(_command(commands, "history", "see who attacks with queries", _HISTORY))
     _add_demo(_command(commands, "demo", "see it work, real Triton included", _DEMO))
@@ -199,6 +219,23 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="where to write (default: the config's calibration)"
     )
     parser.set_defaults(run=_fit, log_level="WARNING")
+
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    _add_addresses(parser)
+    parser.add_argument("--model", required=True, metavar="NAME", help="a key under `models`")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE.npz", help="samples x to send (default: random images)"
+    )
+    parser.add_argument(
+        "--budget-ms",
+        type=float,
+        metavar="MS",
+        help="most that the defence may add to the p50 (default: the config's budget_ms)",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter measurements")
+    parser.set_defaults(run=_tune, log_level="WARNING")
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -378,6 +415,22 @@ def _fit(options: argparse.Namespace, _: Sequence[str]) -> int:
         seed=options.seed,
         out=options.out,
     )
+
+
+def _tune(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from tuning.tune import run
+
+    if options.config is None:
+        raise ConfigError("tune needs --config FILE, which names the model's detectors")
+    status: int = run(
+        _config(options),
+        options.model,
+        data=options.data,
+        budget_ms=options.budget_ms,
+        out=options.out,
+        quick=options.quick,
+    )
+    return status
 
 
 def _check(options: argparse.Namespace, _: Sequence[str]) -> int:
