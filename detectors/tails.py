@@ -30,6 +30,7 @@ class Tails:
 
     def __init__(self, knots: Tensor, slopes: Tensor) -> None:
         self.knots, self.slopes = knots, slopes
+        self._widths = _widths(knots)
 
     @classmethod
     def fit(cls, scores: Tensor) -> Tails:
@@ -57,7 +58,7 @@ class Tails:
         Returns:
             (B, D), at least -log 0.95; NaN where a score is not finite.
         """
-        return _surprise(scores, self.knots, self.slopes)
+        return _surprise(scores, self.knots, self.slopes, self._widths)
 
     def state(self) -> dict[str, Tensor]:
         """What `from_state` needs."""
@@ -88,6 +89,9 @@ class GroupTails:
     def __init__(self, tails: Sequence[Tails]) -> None:
         self._knots = torch.stack([each.knots for each in tails])  # (G, D, K)
         self._slopes = torch.stack([each.slopes for each in tails])
+        self._pieces = tuple(
+            each[:, None] for each in (self._knots, self._slopes, _widths(self._knots))
+        )  # (G, 1, D, K) each
 
     @classmethod
     def fit(cls, groups: Sequence[Tensor], device: torch.device | str = "cpu") -> GroupTails:
@@ -105,16 +109,20 @@ class GroupTails:
 
     def __call__(self, scores: Tensor) -> Tensor:
         """The smallest tail score over the groups, (B, D) for scores (B, D); NaN as in `Tails`."""
-        return _surprise(scores, self._knots[:, None], self._slopes[:, None]).amin(0)
+        return _surprise(scores, *self._pieces).amin(0)
 
 
-def _surprise(scores: Tensor, knots: Tensor, slopes: Tensor) -> Tensor:
-    """The piecewise linear function of scores (B, D), for knots and slopes (..., D, K).
+def _widths(knots: Tensor) -> Tensor:
+    """Of the pieces from each knot to the next, (..., K); the last is endless."""
+    return F.pad(knots[..., 1:] - knots[..., :-1], (0, 1), value=math.inf)
+
+
+def _surprise(scores: Tensor, knots: Tensor, slopes: Tensor, widths: Tensor) -> Tensor:
+    """The piecewise linear function of scores (B, D), for knots, slopes and widths (..., D, K).
 
     A sum of what each piece adds, all of it positive: where scores tie, pieces are short and steep,
     and differences of their slopes would cancel out all digits.
     """
-    widths = F.pad(knots[..., 1:] - knots[..., :-1], (0, 1), value=math.inf)
     covered = torch.minimum((scores[..., None] - knots).clamp_min(0), widths)
     # A score of -inf would be clamped to an ordinary value: 0 * inf keeps it visible as NaN.
     return (covered * slopes).sum(-1) - math.log(_SHARES[0]) + scores * 0
