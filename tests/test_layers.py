@@ -95,6 +95,17 @@ TABLE = {
     "tuning.knee": "tuning.load",
     "tuning.load": "proxy.rpc grpc numpy",
     "tuning.processes": "",
+    "tuning.tune": (
+        "proxy.adapt proxy.artifacts proxy.config proxy.defences proxy.devices proxy.errors "
+        "proxy.upstream tuning.costs tuning.demo.sidecar tuning.knee tuning.load tuning.processes "
+        "tuning.traffic +tuning.tune_picture tuning.variants rich uvloop"
+    ),
+    "tuning.tune_picture": "tuning.knee matplotlib",
+    "tuning.costs": "tuning.knee tuning.variants rich",
+    "tuning.traffic": ("proxy.adapt proxy.errors proxy.kinds proxy.wire tuning.dataset torch"),
+    "tuning.variants": (
+        "detectors.base proxy.artifacts proxy.config proxy.errors proxy.parts yaml"
+    ),
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
@@ -102,7 +113,7 @@ TABLE = {
         "proxy.errors +proxy.allocator +proxy.config +proxy.configfile +proxy.cpu_quota "
         "+proxy.history.listing "
         "+proxy.inquiry +proxy.server +proxy.supervisor +pydantic +tuning.calibrate +tuning.demo "
-        "+tuning.fit_networks +tuning.report +uvloop ~proxy.config"
+        "+tuning.fit_networks +tuning.report +tuning.tune +uvloop ~proxy.config"
     ),
     "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
@@ -523,6 +534,7 @@ TESTED_IN = {
     "tuning.demo.table": "tests/tuning/demo/test_story.py",
     "tuning.demo.sidecar": "tests/tuning/demo/test_story.py",
     "tuning.demo.traffic": "tests/tuning/demo/test_story.py",
+    "tuning.tune_picture": "tests/tuning/test_tune.py",
     "proxy.__main__": "tests/proxy/test_cli.py",
     "proxy.history.store": "tests/proxy/history/test_local.py",
     "proxy.history.access": "tests/proxy/history/test_link.py",
