@@ -53,11 +53,20 @@ MODES = {
     "breakwater enforce speculative": {"mode": "enforce", "dispatch": "speculative"},
 }
 PASS_THROUGH = "breakwater pass-through"
-CASES = ("direct", "nginx", "envoy", "bytes-only", "relay", PASS_THROUGH, *MODES)
+SHARED_MEMORY = "breakwater shared memory"
+MEMORY_ALWAYS = "breakwater shared memory always"
+PROXIES: dict[str, dict[str, str | int]] = {
+    PASS_THROUGH: {},
+    SHARED_MEMORY: {"upstream_shared_memory": "system"},
+    # Small tensors, too: whether the bound below which they go inline is in the right place.
+    MEMORY_ALWAYS: {"upstream_shared_memory": "system", "upstream_shared_memory_from_kb": 0},
+}
+CASES = ("direct", "nginx", "envoy", "bytes-only", "relay", *PROXIES, *MODES)
 # CPU per request of pass-through over nginx, at concurrency 8, where the machine is busy and the
 # figure is the cost of the work rather than of waking up.
 GOAL_CONCURRENCY = 8
 GOALS_VS_NGINX = {"12 KB": "<= 4.5", "600 KB": "<= 2.2"}
+GOALS_WITH_MEMORY = {"12 KB": "<= 4.0", "600 KB": "<= 1.8"}
 GOAL_VS_BYTES_ONLY = "<= 1.15"
 
 Key = tuple[str, str, int]
@@ -122,10 +131,12 @@ def start_cases(stack: ExitStack, names: list[str], folder: Path, upstream: str)
         "envoy": lambda: start_envoy(folder, upstream),
         "bytes-only": lambda: start_bytes_only(folder, upstream),
         "relay": lambda: start_bytes_only(folder, upstream, "--relay"),
-        PASS_THROUGH: lambda: start_breakwater(
-            write_config(folder / "pass-through.yaml", upstream, {})
-        ),
     }
+    for name, settings in PROXIES.items():
+        path = folder / f"{name.replace(' ', '-')}.yaml"
+        starters[name] = lambda path=path, settings=settings: start_breakwater(  # type: ignore[misc]
+            write_config(path, upstream, {}, **settings)
+        )
     if any(name in MODES for name in names):
         folders = {t.model: calibrate(folder, t, upstream, DETECTORS) for t in TENSORS}
         for name, policy in MODES.items():
@@ -219,6 +230,10 @@ def summarise(samples: dict[Key, list[Sample]]) -> Report:
             base = samples.get((other, *at))
             if ours and base and (reached := ratio(ours, base, cpu)) is not None:
                 report.figure(f"pass-through CPU / {other} CPU", reached, goal, **told)
+        lent, nginx = samples.get((SHARED_MEMORY, *at)), samples.get(("nginx", *at))
+        if lent and nginx and (reached := ratio(lent, nginx, cpu)) is not None:
+            goal = GOALS_WITH_MEMORY[tensor.name]
+            report.figure("shared memory CPU / nginx CPU", reached, goal, **told)
         relay = samples.get(("relay", *at))
         if ours and relay and (reached := ratio(ours, relay, cpu)) is not None:
             report.add(figure="pass-through CPU / relay CPU", value=reached, **told)

@@ -70,7 +70,7 @@ def write_requests(path: Path, side: int, count: int) -> Path:
     return path
 
 
-def write_config(path: Path, upstream: str, models: Mapping[str, Any]) -> Path:
+def write_config(path: Path, upstream: str, models: Mapping[str, Any], **settings: Any) -> Path:
     """Write a configuration with the RPC groups perf_analyzer needs; ports are free ones."""
     document = {
         "listen": f"127.0.0.1:{free_port()}",
@@ -79,6 +79,7 @@ def write_config(path: Path, upstream: str, models: Mapping[str, Any]) -> Path:
         "rpc": {"allow": ["model-config", "statistics"]},
         "audit": {"path": f"{path.stem}-audit.jsonl"},
         "models": dict(models),
+        **settings,
     }
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path

@@ -401,10 +401,12 @@ class Config(_Strict):
     upstream_timeout_s: float = Field(default=300.0, gt=0)
     """Longest a unary call to Triton may take when the client set no deadline, seconds."""
     upstream_shared_memory: Literal["off", "system"] = "off"
-    """How tensors of 64 KiB and more go to Triton. system: through shared memory that this proxy
+    """How large tensors go to Triton. system: through shared memory that this proxy
     registers with Triton and alone writes to; for a Triton on this machine that shares /dev/shm,
     runs as the same user or root, and lets clients register shared memory. Wherever that fails,
     and for sequences, streams, typed and BYTES tensors: in the message, as with off."""
+    upstream_shared_memory_from_kb: int = Field(default=64, ge=0)
+    """Smaller tensors go in the message, KiB: for them the way through memory is no shorter."""
     upstream_shared_memory_mb: int = Field(default=64, gt=0, le=16_384)
     """How much, MiB for each worker: the tensors of the requests in flight, and those whose client
     did not wait, for `upstream_timeout_s` after. What finds no room goes in the message. Containers

@@ -21,11 +21,6 @@ from proxy.references import Places, can_move, places
 from proxy.upstream import Answer, Metadata, Upstream
 from proxy.wire import InferRequest
 
-LEAST_BYTES = 64 * 1024
-"""Smaller tensors travel inline: at 12 KB the way through memory saves nothing
-(`python -m loadtests.overhead --cases nginx "breakwater pass-through" "breakwater shared memory"
---memory-from 0`)."""
-
 OUTCOMES = ("used", "inline_small", "inline_unsuitable", "full", "unregistered", "lost")
 """What may become of a request, for the metrics. inline_unsuitable: a sequence, typed values, its
 own shared memory; lost, besides used: Triton no longer knew the memory, and got it inline too."""
@@ -69,7 +64,7 @@ class HandoffUpstream(Upstream):
         max_message_bytes: int,
         memory_bytes: int,
         hold_s: float,
-        least_bytes: int = LEAST_BYTES,
+        least_bytes: int,
         new_arena: Callable[[int], Arena] = Arena,
     ) -> None:
         super().__init__(address, max_message_bytes=max_message_bytes)

@@ -356,4 +356,5 @@ def _upstream(config: Config) -> Upstream:
         max_message_bytes=config.max_message_bytes,
         memory_bytes=config.upstream_shared_memory_mb * 1024 * 1024,
         hold_s=config.upstream_timeout_s,
+        least_bytes=config.upstream_shared_memory_from_kb * 1024,
     )

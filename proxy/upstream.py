@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,7 +34,8 @@ _GRPC_TEXTS = (
 
 _FROM_SERVER = "Error received from peer"
 """In gRPC's account of a status that came over the wire; those made on this side lack it."""
-_UNSETTLED = (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
+_UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
+_UNSETTLED = (grpc.StatusCode.CANCELLED.value[0], grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
 
 
 class Answer(NamedTuple):
@@ -121,7 +124,6 @@ class Upstream:
                 *_RECONNECT,
             ),
         )
-        self._unary: dict[str, grpc.aio.UnaryUnaryMultiCallable] = {}
 
     async def call(
         self, method: str, data: bytes, *, timeout_s: float | None, metadata: Metadata | None = None
@@ -132,15 +134,24 @@ class Upstream:
             UpstreamError: Triton answered with an error.
             UpstreamUnavailable: Triton could not be reached or went away.
         """
-        multicallable = self._unary.get(method)
-        if multicallable is None:
-            multicallable = self._unary[method] = self._channel.unary_unary(method)
-        call = multicallable(data, timeout=timeout_s, metadata=metadata)
+        # Past `channel.unary_unary`, which makes a task of its own, and three more objects, for
+        # every call: `python -m loadtests.overhead` has the difference.
+        deadline_s = None if timeout_s is None else time.time() + timeout_s
+        call = self._channel._channel.call(method.encode(), deadline_s, None, None)
         try:
-            answer = await call
-        except grpc.aio.AioRpcError as error:
-            raise self._translate(error) from None
-        return Answer(answer, await call.initial_metadata(), await call.trailing_metadata())
+            answer = await call.unary_unary(data, tuple(metadata or ()), None)
+        except asyncio.CancelledError:
+            call.cancel("Locally cancelled by application!")
+            raise
+        status = await call.status()
+        if not call.is_ok():
+            raise self._error(
+                status.code(),
+                status.details() or "",
+                status.trailing_metadata(),
+                status.debug_error_string(),
+            )
+        return Answer(answer, await call.initial_metadata(), status.trailing_metadata())
 
     async def infer(
         self,
@@ -171,16 +182,22 @@ class Upstream:
         return UpstreamStream(call, self._translate)
 
     def _translate(self, error: grpc.aio.AioRpcError) -> ProxyError:
-        code, text = error.code(), error.details() or ""
+        return self._error(
+            error.code().value[0],
+            error.details() or "",
+            error.trailing_metadata(),
+            error.debug_error_string(),
+        )
+
+    def _error(self, code: int, text: str, trailing: Metadata | None, account: str) -> ProxyError:
         # The channel may be ready again by now, so its state alone does not tell.
         lost = self._channel.get_state() is not grpc.ChannelConnectivity.READY
-        if code is grpc.StatusCode.UNAVAILABLE and (lost or text.startswith(_GRPC_TEXTS)):
+        if code == _UNAVAILABLE and (lost or text.startswith(_GRPC_TEXTS)):
             # gRPC's own text names the address and the socket error; clients need neither.
             return UpstreamUnavailable("the model server cannot be reached")
         # The server ends a call at its deadline, or for the client, whether or not it is done.
-        is_final = code not in _UNSETTLED and _FROM_SERVER in (error.debug_error_string() or "")
-        trailing = tuple(error.trailing_metadata() or ())
-        return UpstreamError(code.value[0], text, trailing, is_final=is_final)
+        is_final = code not in _UNSETTLED and _FROM_SERVER in (account or "")
+        return UpstreamError(code, text, tuple(trailing or ()), is_final=is_final)
 
     async def close(self) -> None:
         """Close the connection; calls in flight end with CANCELLED."""

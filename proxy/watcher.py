@@ -23,10 +23,12 @@ RESTART_FIELDS = (
     "batching",
     "drain_seconds",
     "max_message_bytes",
+    "max_connection_age_s",
     "device",
     "history",
     "response_compression",
     "upstream_shared_memory",
+    "upstream_shared_memory_from_kb",
     "upstream_shared_memory_mb",
 )
 
