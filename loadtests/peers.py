@@ -11,7 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +125,28 @@ def fetched(requirement: str, pattern: str) -> Path:
             raise RuntimeError(f"no {pattern} in {requirement}: {got.stderr[-500:]}")
     found[0].chmod(0o755)
     return found[0]
+
+
+def environment(name: str, requirements: Sequence[str]) -> Path:
+    """Return the Python of a virtual environment in the cache, made and filled on the first call.
+
+    For peers whose requirements clash with ours. A folder that another set of requirements
+    filled, or that was left half filled, is made anew.
+
+    Raises:
+        RuntimeError: pip could not install them; the text is its own.
+    """
+    folder = cache_folder() / name
+    python, filled_with = folder / "bin" / "python", folder / "requirements.txt"
+    wanted = "\n".join(requirements)
+    if not filled_with.exists() or filled_with.read_text() != wanted:
+        venv.create(folder, clear=True, with_pip=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--prefer-binary"]
+        got = subprocess.run([*pip, *requirements], capture_output=True, text=True)
+        if got.returncode != 0:
+            raise RuntimeError(f"cannot install {', '.join(requirements)}: {got.stderr[-1500:]}")
+        filled_with.write_text(wanted)
+    return python
 
 
 def start_nginx(folder: Path, upstream: str) -> tuple[Child, str]:

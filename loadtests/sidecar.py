@@ -129,8 +129,8 @@ def calibrate(folder: Path, tensor: Tensor, upstream: str, detectors: Sequence[s
     return out
 
 
-def start_breakwater(config: Path) -> tuple[Child, str]:
-    """Start `breakwater serve` with one worker; return it and its address once it is ready.
+def start_breakwater(config: Path, workers: int = 1) -> tuple[Child, str]:
+    """Start `breakwater serve`; return it and its address once it is ready.
 
     Raises:
         RuntimeError: it ended, or was not ready in time; the text is the tail of its log.
@@ -138,7 +138,7 @@ def start_breakwater(config: Path) -> tuple[Child, str]:
     addresses = yaml.safe_load(config.read_text())
     child = Child(
         f"breakwater ({config.stem})",
-        [BREAKWATER, "serve", "--config", str(config), "--workers", "1"],
+        [BREAKWATER, "serve", "--config", str(config), "--workers", str(workers)],
         log=config.with_suffix(".log"),
         is_ready=lambda: _is_ready(addresses["admin"]),
     )
