@@ -421,6 +421,11 @@ class Config(_Strict):
     """Longest to wait for requests in flight on shutdown."""
     audit: Audit = Audit()
 
+    @field_validator("upstream_shared_memory", mode="before")
+    @classmethod
+    def _word(cls, value: object) -> object:
+        return "off" if value is False else value  # what YAML takes the bare word for
+
     @field_validator("principal_header")
     @classmethod
     def _lower(cls, value: str | None) -> str | None:
