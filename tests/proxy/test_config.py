@@ -118,3 +118,9 @@ def test_metadata_keys_are_lower_case_on_the_wire() -> None:
 def test_configuration_cannot_change_under_a_running_request() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Config().listen = "a:1"
+
+
+@pytest.mark.parametrize(("word", "meant"), [(False, "off"), ("off", "off"), ("system", "system")])
+def test_off_is_a_word_although_yaml_reads_a_boolean(word: object, meant: str) -> None:
+    config = Config.model_validate({"upstream_shared_memory": word})
+    assert config.upstream_shared_memory == meant
