@@ -284,8 +284,16 @@ class Model(_Strict):
     that a first deployment cannot break traffic."""
     action: Literal["flag", "purify", "block"] = "flag"
     """What enforce does with a suspicious request. flag: pass it and record it."""
-    dispatch: Literal["sequential", "speculative"] = "sequential"
-    """speculative starts the call to the model at once and holds its answer for the verdict."""
+    dispatch: Literal["sequential", "speculative"] = "speculative"
+    """When enforce sends a request on. speculative: at once, and the answer is held until the
+    verdict, so that scoring costs next to no time; the call for a request that is blocked or
+    purified was in vain. sequential: not before its verdict, or before a detector wants the
+    model's answer; for models that must not see what is blocked. Sequences are always sequential.
+    """
+    max_waste: float = Field(default=0.1, gt=0, le=1)
+    """With speculative: share of calls made in vain above which requests are sent in sequence, for
+    at least 10 s and until it has fallen to half of this. Only calls that sequential would spare
+    count. 1: never."""
     fpr: float = Field(default=0.01, gt=0, lt=1)
     """Wanted false-positive rate, a share of benign samples, held on the worst calibrated group."""
     budget_ms: float = Field(default=50.0, gt=0)
@@ -411,6 +419,12 @@ class Config(_Strict):
     """How much, MiB for each worker: the tensors of the requests in flight, and those whose client
     did not wait, for `upstream_timeout_s` after. What finds no room goes in the message. Containers
     have 64 MiB of /dev/shm by default, and Triton's Python backend uses some of it."""
+    upstream_cancels_per_second: float = Field(default=10.0, ge=0)
+    """Most calls to Triton that a worker cancels in a second, where the answer is void or the
+    client of a scored request has gone; others run to their end, unheard, up to 64 at a time.
+    Storms of cancellations have crashed Triton, and releases before 25.05 can crash at a single one
+    (triton-inference-server #7368): take 0 with those. Requests that are not scored end with their
+    client, as without Breakwater."""
     response_compression: Literal["none", "gzip", "deflate"] = "none"
     """Compression of answers, for clients that accept it. Requests may always be compressed."""
     scrub_errors: bool = False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proxy.adapt import ModelSpec
 from proxy.config import Model, NonFinitePolicy
+from proxy.dispatch import Governor
 from proxy.model_metrics import ModelMetrics
 
 if TYPE_CHECKING:  # torch is loaded only when some model has detectors
@@ -29,6 +30,14 @@ class Defence:
     """None until `spec` is known, and for models without detectors."""
     problem: str = ""
     """Why the model cannot be scored although Triton serves it."""
+    governor: Governor = field(init=False)
+    """Falls back to sequential dispatch where speculation is dear."""
+
+    def __post_init__(self) -> None:
+        """Begin with the dispatch that is configured."""
+        self.governor = Governor(1.0 if self.model is None else self.model.max_waste)
+        if self.model is not None and self.model.mode == "enforce" and self.model.detectors:
+            self.metrics.dispatch(speculative=self.model.dispatch == "speculative")
 
     @property
     def wants_scoring(self) -> bool:

@@ -21,6 +21,8 @@ VERDICTS = tuple(str(verdict) for verdict in Verdict)
 FAILURE_REASONS = ("error", "non_finite", "budget", "overloaded", "no_evidence", "not_ready")
 AGGREGATIONS = ("served", "hidden", "sequence", "stream", *FAILURE_REASONS)
 """Outcomes of wanting one answer from several purified copies; all but the first fall back."""
+WASTED_REASONS = ("cancelled", "ran")
+"""How a call whose answer was void ended: cancelled, or run to its end."""
 UNSCORED_REASONS = (
     "unlisted_model",
     "no_detectors",
@@ -103,6 +105,22 @@ class Families:
         self.upstream_errors = counter(
             "upstream_errors", "Errors from the model server.", "model", "code"
         )
+        self.wasted = counter(
+            "upstream_wasted",
+            "Calls to the model whose answer was void: blocked, purified or refused meanwhile.",
+            *("model", "reason"),
+        )
+        self.wasted_s = counter(
+            "upstream_wasted_seconds", "Time of calls whose answer was void.", "model"
+        )
+        # 0 where any worker has fallen back: each looks at its own requests.
+        self.speculative = Gauge(
+            "breakwater_dispatch_speculative",
+            "Whether requests are sent to the model before their verdict (1) or after it (0).",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
         self.history_alarms = counter(
             "history_alarms",
             "Requests of a series that looks like an attack.",
@@ -146,6 +164,8 @@ class ModelMetrics:
         "_stage",
         "_unscored",
         "_upstream_errors",
+        "_wasted",
+        "_wasted_s",
     )
 
     def __init__(self, families: Families, model: str, detectors: Sequence[str]) -> None:
@@ -166,6 +186,8 @@ class ModelMetrics:
         self._aggregations = _counters(families.aggregations, model, AGGREGATIONS)
         self._unscored = _counters(families.unscored, model, UNSCORED_REASONS)
         self._upstream_errors = _counters(families.upstream_errors, model, GRPC_CODES)
+        self._wasted = _counters(families.wasted, model, WASTED_REASONS)
+        self._wasted_s = families.wasted_s.labels(model).inc
         self._skipped = families.skipped.labels(model).inc
         self._history_alarms = families.history_alarms.labels(model).inc
         self._shared_memory = families.shared_memory.labels(model).inc
@@ -226,6 +248,15 @@ class ModelMetrics:
     def upstream_error(self, code_name: str) -> None:
         """Count an error of the model server by the name of its gRPC status code."""
         (self._upstream_errors.get(code_name) or self._upstream_errors[OTHER])()
+
+    def upstream_wasted(self, reason: str, seconds: float) -> None:
+        """Count a call whose answer was void, by one of `WASTED_REASONS`, and its time."""
+        (self._wasted.get(reason) or self._wasted[OTHER])()
+        self._wasted_s(seconds)
+
+    def dispatch(self, *, speculative: bool) -> None:
+        """Publish the dispatch in force."""
+        self._families.speculative.labels(self._model).set(speculative)
 
     def history_alarm(self) -> None:
         """Count a request that is part of a series that looks like an attack."""

@@ -12,15 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy import decoy, regions, wire
+from proxy import regions, wire
 from proxy.aggregator import Aggregator
 from proxy.assessor import Assessor
 from proxy.audit import AuditLog
 from proxy.batcher import Batcher
 from proxy.budget import Budget
+from proxy.cancellations import Cancellations
 from proxy.config import Config, Model
 from proxy.defence import Defence
 from proxy.device import Device
+from proxy.enforcer import Enforcer
 from proxy.errors import Draining, Overloaded, RpcRefused, SharedMemoryRefused, UpstreamError
 from proxy.evidence import Gatherer
 from proxy.flow import Flow, Verdict
@@ -78,10 +80,12 @@ class Pipeline:
         self._metrics = metrics
         self._audit = audit
         self._tasks = Tasks()
+        self._cancellations = Cancellations(lambda: self.parts.config.upstream_cancels_per_second)
         self._device = Device(batcher)
         self._gatherer = gatherer = Gatherer(self._device, upstream, self._tasks)
         self._assessor = Assessor(gatherer, self._device)
-        self._aggregator = Aggregator(self._device, upstream, self._tasks)
+        aggregator = Aggregator(self._device, upstream, self._tasks)
+        self._enforcer = Enforcer(self._assessor, aggregator, self._tasks)
         self._observer = Observer(gatherer, self._record)
         self._finished: list[Flow] = []
         self._reader = Reader()
@@ -166,40 +170,18 @@ class Pipeline:
             flow.unscored = "unlisted_model" if defence.model is None else "no_detectors"
             return await self._pass(flow, defence, request, message, metadata)
         inspection = self._inspection(flow, defence, defence.model, request, metadata)
-        forward = Forward(self._upstream, self._tasks, inspection, message)
+        forward = Forward(self._upstream, self._tasks, self._cancellations, inspection, message)
         try:
             if inspection.model.mode == "enforce":
-                return await self._enforce(inspection, forward)
+                return await self._enforcer.answer(inspection, forward)
             answer = await forward.once()
             self._observer.watch(inspection, answer)
             return answer
         except UpstreamError as error:
             defence.metrics.upstream_error(error.code_name)
             raise
-        except asyncio.CancelledError:
-            forward.cancel()
-            raise
         finally:
-            forward.abandon()
             _annotate(flow, defence)
-
-    async def _enforce(self, inspection: Inspection, forward: Forward) -> Answer:
-        """Score, decide and act; the answer is that to what was sent in the end."""
-        in_sequence = inspection.in_sequence
-        if inspection.model.dispatch == "speculative" and not in_sequence:
-            forward.start()
-        # A sequence's model may see a request once, and only after it has been decided about.
-        findings = await self._assessor.assess(inspection, None if in_sequence else forward.start)
-        purified = await self._assessor.act(inspection, findings)
-        if findings is None:
-            return await forward.start()
-        if purified is None:
-            answer = await forward.start()
-            decoy.note(inspection, findings, answer)
-            return answer
-        forward.replace(purified)
-        answer = await self._aggregator.answer(inspection, findings, forward.start)
-        return decoy.held(inspection, findings, answer)
 
     async def _pass(
         self,

@@ -35,6 +35,11 @@ class Tasks:
         task.add_done_callback(self._forget_quietly if quiet else self._forget)
         return task
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more task may be let go without cancelling it."""
+        return len(self._let_go) < MOST_LET_GO
+
     def let_go(self, task: asyncio.Task[Any]) -> None:
         """Nobody waits for this task any more: let it finish, or cancel it if many do already.
 
@@ -43,7 +48,7 @@ class Tasks:
         """
         if task.done():
             return
-        if len(self._let_go) >= MOST_LET_GO:
+        if not self.has_room:
             task.cancel()
             return
         self._let_go.add(task)

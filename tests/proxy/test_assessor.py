@@ -84,7 +84,7 @@ async def test_purified_files_are_spliced_in_and_keep_their_format(
     message = infer_request(
         {"image": np.array([[f] for f in files], np.object_)}, model="encoded", request_id="client"
     )
-    async with opened({"encoded": {"action": "purify"}}) as d:
+    async with opened({"encoded": {"action": "purify", "dispatch": "sequential"}}) as d:
         await d.infer(message)
         assert each(d.flow.samples) == ["pass", "suspicious", "pass", "pass"]
         (sent,) = d.upstream.sent["client"]
@@ -121,7 +121,8 @@ async def test_block_refuses_the_whole_request(opened: Opener) -> None:
 async def test_a_detector_that_fails(
     opened: Opener, moody: dict[str, Any], x: np.ndarray, reason: str, on_failure: str
 ) -> None:
-    async with opened({"digits_like": {**moody, "on_failure": on_failure}}) as d:
+    fields = {**moody, "on_failure": on_failure, "dispatch": "sequential"}
+    async with opened({"digits_like": fields}) as d:
         message = request("digits_like", x).SerializeToString()
         if on_failure == "open":
             await d.infer(message)

@@ -30,7 +30,8 @@ async def test_sequential_input_only_purifies_before_the_model_sees_anything(
 
 
 async def test_speculative_asks_at_once_and_lets_the_call_end_on_block(opened: Opener) -> None:
-    async with opened({"digits_like_fp16": {"action": "block", "dispatch": "speculative"}}) as d:
+    fields = {"digits_like_fp16": {"action": "block", "dispatch": "speculative"}}
+    async with opened(fields, upstream_cancels_per_second=0) as d:
         d.upstream.held = {"client"}
         with pytest.raises(Blocked):
             await d.infer(request("digits_like_fp16", MIXED))

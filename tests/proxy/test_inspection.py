@@ -78,7 +78,7 @@ async def test_an_input_nobody_knows_is_no_way_past(opened: Opener, on_failure: 
 async def test_tensors_the_model_cannot_mean(
     opened: Opener, tensor: np.ndarray, message: str
 ) -> None:
-    async with opened({"digits_like": {}}) as d:
+    async with opened({"digits_like": {"dispatch": "sequential"}}) as d:
         with pytest.raises(InvalidTensor, match=message):
             await d.infer(infer_request({"image": tensor}, model="digits_like"))
         assert d.upstream.sent == {"client": [], "own": []}
