@@ -198,18 +198,20 @@ def main() -> int:
     warn_if_busy()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     soak = Soak(chosen.minutes)
-    with contextlib.ExitStack() as stack:
+    # Ctrl-C ends what runs, and then counts what there is.
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         if chosen.logs is not None:
             chosen.logs.mkdir(parents=True, exist_ok=True)
             folder = chosen.logs
         else:
             name = tempfile.TemporaryDirectory(prefix="breakwater-soak-")
             folder = Path(stack.enter_context(name))
-        shared_memory = "system" if chosen.shared_memory else None
-        stage = Stage(folder, workers=chosen.workers, shared_memory=shared_memory)
+        stage = Stage(folder, workers=chosen.workers, shared_memory=chosen.shared_memory)
         stack.callback(stage.close)
-        with contextlib.suppress(KeyboardInterrupt):
-            uvloop.run(soak.run(stage, chosen.rate))
+        uvloop.run(soak.run(stage, chosen.rate))
+    if not soak.started_s:
+        print("stopped before anything was sent", file=sys.stderr)
+        return 130
     return _finish(soak, chosen)
 
 

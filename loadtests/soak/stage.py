@@ -21,6 +21,7 @@ DETECTORS = ("residual", "margin", "feature_squeezing", "history")
 """Of every tier: the input alone, the model's answer, its answers to copies, and other queries."""
 HISTORY = {"capacity": 4000, "ttl_minutes": 30}
 """Full within the warm-up, so that memory which still grows is a leak."""
+_SHARED = {"upstream_shared_memory": "system", "upstream_shared_memory_from_kb": 0}
 _SAMPLES = 150
 _MODEL = CHECKOUT / "loadtests" / "soak" / "model"
 
@@ -31,10 +32,10 @@ class Stage:
     Args:
         folder: for files and logs.
         workers: of the sidecar.
-        shared_memory: how tensors reach Triton, `upstream_shared_memory`; None for the default.
+        shared_memory: whether all tensors, small as they are, reach Triton through shared memory.
     """
 
-    def __init__(self, folder: Path, *, workers: int, shared_memory: str | None) -> None:
+    def __init__(self, folder: Path, *, workers: int, shared_memory: bool) -> None:
         self.folder = folder
         self._stack = ExitStack()
         self._config = folder / "breakwater.yaml"
@@ -89,7 +90,7 @@ class Stage:
         except OSError:
             return False
 
-    def _configured(self, shared_memory: str | None) -> dict[str, Any]:
+    def _configured(self, shared_memory: bool) -> dict[str, Any]:
         key = self.folder / "history.key"
         key.write_bytes(b"the same in every worker")
         key.chmod(0o600)
@@ -104,7 +105,7 @@ class Stage:
                 "key_file": str(key),
                 "shared": {"url": self.redis.url, "capacity": 20_000},
             },
-            **({"upstream_shared_memory": shared_memory} if shared_memory else {}),
+            **(_SHARED if shared_memory else {}),
             "models": {
                 model: defended(
                     calibrate(self.folder, _of(model), self.triton.grpc_address, DETECTORS),
