@@ -142,11 +142,13 @@ class Part(_Strict):
 
 
 class Cascade(_Strict):
-    """When the input alone is evidence enough, and the model is not asked about copies.
+    """When cheap evidence is enough: only samples in doubt pay for what is dearer.
 
-    Both are shares of benign samples, of the worst group. The false-positive rate is calibrated for
-    the cascade as a whole. Cheaper, and blind to what the input does not show: attacks that look
-    ordinary to the input-only detectors pass with the samples they resemble.
+    Detectors are run by cost: on the input, on the model's answer, with networks of their own, on
+    answers to copies and of other models. Both fields are shares of benign samples, of the worst
+    group. The false-positive rate is calibrated for the cascade as a whole. Cheaper, and blind to
+    what the cheap detectors do not show: attacks that look ordinary to them pass with the samples
+    they resemble. Copies are asked about after the model's answer instead of beside it.
     """
 
     clean: float = Field(default=0.5, gt=0, le=1)
@@ -235,19 +237,20 @@ class History(_Strict):
     """The memory of queries, for models with the detector `history`."""
 
     capacity: int = Field(default=200_000, gt=0, le=2**24)
-    """Most queries a worker remembers, about half a kilobyte each. When full, the principals that
-    fill most of it lose their oldest first."""
+    """Most queries remembered by all workers of a supervisor together, about half a kilobyte each.
+    When full, the principals that fill most of it lose their oldest first."""
     ttl_minutes: float = Field(default=60.0, gt=0)
     """How long a query is remembered. An attack that asks less than one query in this time is not
     seen as a series."""
     key_file: Path | None = None
     """File with the secret that salts the fingerprints, at least 16 bytes, equal on all replicas;
-    relative to the configuration file. Default: random, so that workers and replicas do not
-    understand each other's history."""
+    relative to the configuration file. Default: random, so that replicas do not understand each
+    other's history; workers of one supervisor do."""
     rotate_hours: float = Field(default=24.0, gt=0)
     """How long a salt is used. Queries are found by the last salt too for `ttl_minutes` after."""
     shared: SharedHistory | None = None
-    """Where replicas and workers share their history. Off: each has its own."""
+    """Where replicas share their history. Off: each has its own, in memory that all its workers
+    have in common."""
 
     @model_validator(mode="after")
     def _one_secret(self) -> Self:
@@ -309,7 +312,7 @@ class Model(_Strict):
     value: set `pass` for those. A sample with such a value has no score, so that `on_failure`
     decides; the others of its request are scored as usual."""
     cascade: Cascade | None = None
-    """Stop at the input where it is evidence enough. Off: all detectors look at every sample."""
+    """Stop where cheap evidence is enough. Off: all detectors look at every sample."""
     secrecy: Secrecy | None = None
     """Off by default: what is hidden from attackers is hidden from whoever reads the scores too."""
     query_attacks: QueryAttacks = QueryAttacks()
@@ -406,6 +409,10 @@ class Config(_Strict):
     max_in_flight: int = Field(default=1024, gt=0)
     """Most unary requests and open streams at a time in one worker; one more is refused at once
     with RESOURCE_EXHAUSTED."""
+    max_connection_age_s: float = Field(default=0.0, ge=0)
+    """Connections older than this are asked to end after the calls on them, seconds, give or take a
+    tenth; 0: never. The kernel gives each connection to one worker for good: where a few clients
+    keep one for days and workers are unevenly busy, some 300 s let them be dealt anew."""
     upstream_timeout_s: float = Field(default=300.0, gt=0)
     """Longest a unary call to Triton may take when the client set no deadline, seconds."""
     upstream_shared_memory: Literal["off", "system"] = "off"

@@ -207,7 +207,7 @@ def _add_options(table: Table, model: Model) -> None:
     if model.cascade is not None:
         table.add_row(
             "cascade",
-            f"stop at the input where at least {model.cascade.clean:.1%} of benign samples look "
+            f"stop where at least {model.cascade.clean:.1%} of benign samples look "
             f"more suspicious, or at most {model.cascade.suspicious:.1%}",
         )
     if model.secrecy is not None:

@@ -89,9 +89,9 @@ class Detection:
         fused = [self.fused(rule, variant, f"held/{group}") for group in self.images.held]
         return float(torch.quantile(torch.cat(fused), 1 - fpr))
 
-    def cascaded(self, tiers: Sequence[Tier], fpr: float, cascade: Cascade) -> Rule:
-        """The rule of the last tier with earlier ones as a cascade."""
-        return self.calibration(GRADIENT).rule([tier.parts for tier in tiers], fpr, cascade=cascade)
+    def cascaded(self, tiers: Sequence[Tier], fpr: float, stops: Sequence[Cascade]) -> Rule:
+        """The rule of the last tier, with when a sample stops at each tier before it."""
+        return self.calibration(GRADIENT).rule([tier.parts for tier in tiers], fpr, cascade=stops)
 
     def secret(self, tier: Tier, fpr: float, secrecy: Secrecy) -> Rule:
         """The rule of a tier with weights drawn from a secret."""

@@ -138,7 +138,16 @@ SYSTEMS = (
     System("block at 1 %, untrained purifier always", VIEWS, 0.01, 1, UNTRAINED),
 )
 
-CASCADES = (Cascade(clean=0.5), Cascade(clean=0.25))
+ANSWERED = Tier("2 and the model's answer", (*OUTPUT.parts, "jpeg_view", "mirror_view"), 2)
+_LOUD = Cascade(clean=1.0)
+CASCADES: dict[str, tuple[tuple[Tier, ...], tuple[Cascade, ...]]] = {
+    **{f"clean {c:g}": ((INPUT, VIEWS), (Cascade(clean=c),)) for c in (0.5, 0.25)},
+    **{
+        f"answer first, clean {c:g}": ((INPUT, OUTPUT, ANSWERED), (_LOUD, Cascade(clean=c)))
+        for c in (0.5, 0.7, 0.9)
+    },
+}
+"""Tiers by cost, and when a sample stops at each but the last, as `proxy.cascade` has it."""
 SECRETS = 5
 """Draws of detectors by a secret that are compared with the fixed set."""
 
@@ -179,19 +188,20 @@ def run(data: Path, out: Path, sizes: Sizes, progress: Progress) -> Report:
 
 
 def report_cascades(detection: Detection, report: Report) -> None:
-    """What stopping at the input saves in queries, and costs in detection, at 1 %."""
-    for cascade in (None, *CASCADES):
-        if cascade is None:
-            rule = detection.rule(VIEWS, GRADIENT, 0.01)
-        else:
-            rule = detection.cascaded((INPUT, VIEWS), 0.01, cascade)
-        for key in ("fresh/clean", *(f"attack/{name}" for name in detection.images.attacked)):
+    """What stopping early saves in queries, and costs in detection, at 1 %."""
+    keys = ("fresh/clean", *(f"attack/{name}" for name in detection.images.attacked))
+    for name, (tiers, stops) in {"none": ((VIEWS,), ()), **CASCADES}.items():
+        rule = detection.cascaded(tiers, 0.01, stops)
+        for key in keys:
             fused = detection.fused(rule, GRADIENT, key)
             early = rule.settle(
-                {label: detection.scores(label, GRADIENT)[key] for label in INPUT.parts}
+                {
+                    label: detection.scores(label, GRADIENT)[key]
+                    for label in (tiers[-2].parts if stops else ())
+                }
             )
             report.add(
-                cascade="none" if cascade is None else f"clean {cascade.clean:g}",
+                cascade=name,
                 images=key,
                 asked=1.0 if early is None else round(float(early.isnan().float().mean()), 4),
                 **share(fused > rule.threshold.value),
