@@ -49,6 +49,7 @@ _KEEPALIVE = (
     ("grpc.http2.max_ping_strikes", 2),
 )
 
+_FOR_EVER_MS = 2**31 - 1
 _COUNT_S = 0.5
 _LEAST_GRACE_S = 0.2
 """What calls in progress get to end when the server stops, seconds."""
@@ -123,6 +124,7 @@ class Server:
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", config.max_message_bytes),
                 ("grpc.so_reuseport", int(self._share_port)),
+                ("grpc.max_connection_age_ms", _connection_age_ms(config)),
                 *_KEEPALIVE,
             ),
             compression=_COMPRESSION[config.response_compression],
@@ -345,6 +347,11 @@ class Server:
         self._pipeline.flush()
         self._count_handoffs()
         return self._metrics.exposition()
+
+
+def _connection_age_ms(config: Config) -> int:
+    """As gRPC wants it, where the largest number stands for ever."""
+    return min(round(1000 * config.max_connection_age_s), _FOR_EVER_MS) or _FOR_EVER_MS
 
 
 def _upstream(config: Config) -> Upstream:

@@ -72,7 +72,7 @@ class Process:
     async def is_up(self) -> None:
         self.address = (await self.says(r"listening on (\S+:\d+)")).group(1)
         self.admin = (await self.says(r"admin on (\S+)$")).group(1)
-        await until(self.is_ready)
+        await until(self.is_ready, limit_s=60)  # torch may have to be loaded first
 
     async def is_ready(self) -> bool:
         try:
