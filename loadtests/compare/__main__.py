@@ -16,6 +16,7 @@ of workers or instances is to be chosen, each system gets its best. `--data DIR`
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -142,6 +143,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="default 4, with --quick 1")
     given = parser.parse_args()
     warn_if_busy()
+    # Ended from outside, it still stops Triton and the peers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     rounds = given.rounds or (1 if given.quick else 4)
     window_ms = 700 if given.quick else 1000
     report = Report("Peers")

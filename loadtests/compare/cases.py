@@ -80,10 +80,17 @@ def start_cases(
         found[workload.name].append(Case(DIRECT, "", upstream, workload.classifier, None))
     bare = write_config(folder / "pass-through.yaml", upstream, {})
     add(PASS_THROUGH, "", start_breakwater(bare))
-    for workers in (1, 2):
-        config = write_config(folder / f"breakwater-{workers}.yaml", upstream, models)
+    for workers, memory in ((1, "off"), (1, "system"), (2, "system")):
+        # With "system" tensors go to Triton through shared memory, as BLS passes them on.
+        config = write_config(
+            folder / f"breakwater-{workers}-{memory}.yaml",
+            upstream,
+            models,
+            upstream_shared_memory=memory,
+        )
         admin = yaml.safe_load(config.read_text())["admin"]
-        add(BREAKWATER, f"{workers} workers", start_breakwater(config, workers), admin=admin)
+        variant = f"{workers} workers, shared memory {memory}"
+        add(BREAKWATER, variant, start_breakwater(config, workers), admin=admin)
     for workers in (0, 2):
         started = start_mlserver(folder, workloads, upstream, workers)
         add(MLSERVER, f"{workers} workers", started)
