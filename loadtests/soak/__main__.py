@@ -140,6 +140,8 @@ class Soak:
         report.figure("longest fault window, s", self._longest_s(), f"<= {LONGEST_S}")
         share = tally.untouched / max(tally.tampered, 1)
         report.figure("tampered images served untouched, share", share, "<= 0.01")
+        inside = tally.untouched_inside
+        report.add(figure="tampered images served untouched in fault windows", value=inside)
         report.figure("requests of another verdict than at first", self._others(), "<= 0.01")
         warm = [i for i in self.timeline if i.at_s >= 60 * self.minutes * WARM]
         if len(warm) >= 6:

@@ -57,6 +57,8 @@ class Tally:
     tampered: int = 0
     """Tampered images answered outside windows, and how many of them untouched:"""
     untouched: int = 0
+    untouched_inside: int = 0
+    """And within windows: Triton is back, and the sidecar does not yet judge."""
     sent: int = 0
     unsent: int = 0
     streak: int = 0

@@ -127,7 +127,9 @@ class Traffic:
         done_s = time.monotonic()
         outcome = self._judged(model, subject, got)
         excused = self.tally.note(outcome, sent_s, done_s, f"{model}, {got}")
-        if subject.is_tampered and not excused and got in ("served", "purified", "refused"):
+        if subject.is_tampered and excused:
+            self.tally.untouched_inside += got == "served"
+        elif subject.is_tampered and got in ("served", "purified", "refused"):
             self.tally.tampered += 1
             self.tally.untouched += got == "served"
 
