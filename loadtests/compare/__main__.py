@@ -142,6 +142,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the data folder")
     parser.add_argument("--rounds", type=int, help="default 4, with --quick 1")
     given = parser.parse_args()
+    # The command goes into the result, and where somebody keeps the data is no part of that.
+    sys.argv = [part.replace(str(given.data), "DIR") for part in sys.argv]
     warn_if_busy()
     # Ended from outside, it still stops Triton and the peers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
