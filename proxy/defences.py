@@ -136,19 +136,22 @@ class Defences:
                 self._artifacts[name] = artifact
 
     def _scorer(self, defence: Defence, spec: ModelSpec) -> Scorer:
-        from proxy.scoring import Scorer
+        from proxy.engine import Engine
+        from proxy.memory_ladder import MemoryLadder
 
         assert defence.model is not None  # noqa: S101 (wants_scoring implies a model)
         assert self._device is not None  # noqa: S101 (set by _load)
         artifact = self._artifacts[defence.name]
-        scorer = Scorer(
-            spec, defence.model, artifact, self._device, defence.metrics.detector, self._salts
+        scorer = Engine(
+            *(spec, defence.model, artifact, self._device, defence.metrics.detector, self._salts),
+            ladder=MemoryLadder(self._metrics.device_fallback),
         )
         if scorer.provenance.model_version != ",".join(spec.versions):
             log.warning(
                 "model %s was calibrated on version %s, Triton serves %s: calibrate again",
                 *(defence.name, scorer.provenance.model_version, ",".join(spec.versions)),
             )
+        scorer.warm_up()
         _publish(defence, scorer)
         return scorer
 

@@ -88,8 +88,9 @@ class PixelCodec(Codec):
         y = x if self._is_unit else x * self._span + self._low
         y = self._converted(y)
         if self._batched_layout == "NHWC":
-            # The same values as `permute` and `contiguous`, in half the time.
-            y = torch.stack(y.unbind(1), -1)  # (B, H, W, C)
+            # Bytes are laid side by side twice as fast by `stack`, anything wider by `contiguous`.
+            bytewise = y.element_size() == 1
+            y = torch.stack(y.unbind(1), -1) if bytewise else y.permute(0, 2, 3, 1)  # (B, H, W, C)
         return memory_of(y)
 
     def wire_shape(self, x: Tensor) -> tuple[int, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ import torch
 from detectors import DETECTORS, Evidence, build
 from detectors.benign import variations
 from detectors.calibration import Calibration
+from proxy.memory_ladder import MemoryLadder, Pass
 from purifiers import PURIFIERS
 from purifiers import build as build_purifier
 
@@ -70,3 +74,29 @@ def test_calibration() -> None:
     for name, p in there.p_values(moved).items():
         torch.testing.assert_close(p.cpu(), here.p_values(scores)[name])
     assert rules[0].threshold == rules[1].threshold
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_runs_on_the_cpu_in_the_end() -> None:
+    told: list[str] = []
+    now_s = [0.0]
+    ladder = MemoryLadder(told.append, cool_down_s=30.0, now=lambda: now_s[0])
+    purifier = build_purifier("median")
+
+    def clean_on(device: torch.device, items: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [purifier.purify(x.to(device)).sum().cpu() for x in items]
+
+    work: Pass[torch.Tensor, torch.Tensor] = Pass(
+        "purify", len, partial(clean_on, CUDA), partial(clean_on, torch.device("cpu"))
+    )
+    small, large = images(2), torch.rand(64, 3, 512, 512)
+    try:
+        torch.cuda.set_per_process_memory_fraction(1e-3)
+        found = ladder.run(work, [small, large])
+        assert set(told) == {"smaller_batch", "cpu"}
+        torch.testing.assert_close(found[0], purifier.purify(small).sum(), rtol=1e-3, atol=1e-3)
+        told.clear()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    now_s[0] = 30.0
+    ladder.run(work, [small, large])
+    assert told == []
