@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from proxy import rpc
 from proxy.answers import Output, copies_request, read_output, rows_of
 from proxy.case import Buffer
 from proxy.errors import DetectorFailed, Overloaded, ProxyError
@@ -88,8 +87,7 @@ class Queries:
         self, keys: Sequence[str], copies: Sequence[Buffer], peer: str | None = None
     ) -> dict[str, Output]:
         spec, inspection = self._image.spec, self._inspection
-        answer = await self._upstream.call(
-            rpc.INFER.path,
+        answer = await self._upstream.infer(
             copies_request(
                 inspection.request, spec, self._image.index, copies, peer, self._samples
             ),

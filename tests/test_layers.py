@@ -201,8 +201,7 @@ TABLE = {
         "proxy.batcher proxy.budget proxy.case proxy.errors proxy.flow proxy.inspection numpy"
     ),
     "proxy.queries": (
-        "proxy.answers proxy.case proxy.errors proxy.inspection proxy.rpc proxy.tasks "
-        "proxy.upstream numpy"
+        "proxy.answers proxy.case proxy.errors proxy.inspection proxy.tasks proxy.upstream numpy"
     ),
     "proxy.enforcer": (
         "proxy.aggregator proxy.assessor proxy.decoy proxy.defence proxy.errors proxy.forward "

@@ -21,6 +21,8 @@ from proxy.metrics import HANDOFFS
 from proxy.pb import open_inference_pb2 as pb
 from proxy.wire import InferRequest
 from tests.builders import infer_request
+from tests.defended import settings_of
+from tests.images import CLEAN, MIXED, request
 from tests.proxy.running import Call, Recorder, ask, recording, running, until
 from tuning.triton import EmbeddedTriton
 
@@ -398,3 +400,33 @@ async def test_a_message_already_read_is_not_read_again(recorder: tuple[Recorder
         await upstream.infer(other, timeout_s=10, request=request)
     ids = [pb.ModelInferRequest.FromString(call.data).id for call in handler.of("ModelInfer")]
     assert ids == ["first", "second"]
+
+
+@pytest.mark.triton
+async def test_scored_and_purified_requests_go_through_memory_too(
+    triton: EmbeddedTriton, calibrations: Path
+) -> None:
+    """With the same answers: clean ones, purified ones, and the copies the detectors ask about."""
+    models = settings_of(calibrations, {"digits_like": {"action": "purify"}})
+    answers: dict[str, list[bytes]] = {}
+    for way in ("off", "system"):
+        async with running(
+            triton.grpc_address,
+            models=models,
+            upstream_shared_memory=way,
+            upstream_shared_memory_from_kb=1,
+        ) as sidecar:
+            await sidecar.ready()
+            replies = [
+                await ask(sidecar.channel, "ModelInfer", request("digits_like", x))
+                for x in (CLEAN, MIXED, CLEAN[:1])
+            ]
+            assert all(reply.code is grpc.StatusCode.OK for reply in replies)
+            answers[way] = [reply.data for reply in replies]
+            assert await sidecar.metric("requests_total", action="purify") == 1
+            used = await sidecar.metric("upstream_shared_memory_total", outcome="used")
+            others = await sidecar.metric("upstream_shared_memory_total") - used
+            assert others == 0
+            # The three requests, what became of the purified one, and the copies of each.
+            assert used == 0 if way == "off" else used >= 6
+    assert answers["off"] == answers["system"]
