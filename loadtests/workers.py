@@ -3,8 +3,10 @@
 Several perf_analyzer processes drive `breakwater serve` with one worker and with two, in turn, one
 real Triton behind both; all of it on this machine, so that throughput can rise only while cores
 are idle. Figures are medians over rounds, ratios medians of each round's ratio; CPU is that of the
-supervisor and all workers over the requests they answered. The kernel gives each connection, not
-each request, to a worker: how evenly depends on how many there are, and is reported.
+supervisor and all workers over the requests they answered. Two workers get the clients of one, and
+twice as many: a worker that has less to do wakes up for fewer requests at a time, which costs more
+for each, so that only the latter tells what sharing the work costs. The kernel gives each
+connection, not each request, to a worker: how evenly is reported.
 """
 
 from __future__ import annotations
@@ -42,16 +44,18 @@ from proxy.supervisor import worker_socket
 from tuning.triton import EmbeddedTriton
 
 WORKERS = (1, 2)
-CLIENTS, IN_FLIGHT = 4, 2
-"""perf_analyzer processes, and requests in flight at each, which share its connection."""
+CASES = ((1, 4), (2, 4), (2, 8))
+"""Workers and clients: perf_analyzer processes with a connection each."""
+IN_FLIGHT = 2
+"""Requests at a time of one client."""
 IMAGES = 16
 DETECTORS = ("residual", "margin")
 MODES = ("pass-through", "enforce speculative")
 GOAL = "<= 1.10"
-"""CPU per request at two workers over that at one."""
+"""CPU per request at two workers over that at one, at the same load for each worker."""
 
-Key = tuple[str, str, int]
-"""Mode, tensor and workers."""
+Key = tuple[str, str, int, int]
+"""Mode, tensor, workers and clients."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,8 @@ def _ask(path: Path) -> str:
     return text
 
 
-def measure(sidecar: Sidecar, tensor: Tensor, folder: Path, window_ms: int) -> Sample:
-    """Drive one sidecar with all clients at once."""
+def measure(sidecar: Sidecar, tensor: Tensor, clients: int, folder: Path, window_ms: int) -> Sample:
+    """Drive one sidecar with so many clients at once."""
     data = folder / f"{tensor.model}.json"
 
     def drive(client: int) -> Load:
@@ -135,8 +139,8 @@ def measure(sidecar: Sidecar, tensor: Tensor, folder: Path, window_ms: int) -> S
 
     spent_s, before = cpu_s(sidecar.pid), sidecar.answered()
     each_before = sidecar.answered_by_each() if sidecar.workers > 1 else [before]
-    with ThreadPoolExecutor(CLIENTS) as clients:
-        loads = list(clients.map(drive, range(CLIENTS)))
+    with ThreadPoolExecutor(clients) as pool:
+        loads = list(pool.map(drive, range(clients)))
     spent_s, answered = cpu_s(sidecar.pid) - spent_s, sidecar.answered() - before
     each = sidecar.answered_by_each() if sidecar.workers > 1 else [before + answered]
     shares = [now - then for now, then in zip(each, each_before, strict=True)]
@@ -176,26 +180,28 @@ def start(stack: ExitStack, folder: Path, upstream: str) -> dict[tuple[str, int]
 def measure_all(
     running: dict[tuple[str, int], Sidecar], folder: Path, *, rounds: int, window_ms: int
 ) -> dict[Key, list[Sample]]:
-    """Every mode, size and number of workers, once a round and before the first."""
-    keys = [(mode, t.name, w) for t in TENSORS for mode in MODES for w in WORKERS]
+    """Every mode, size and case, once a round and before the first."""
+    keys = [(mode, t.name, *case) for t in TENSORS for mode in MODES for case in CASES]
     samples: dict[Key, list[Sample]] = {key: [] for key in keys}
     tensors = {tensor.name: tensor for tensor in TENSORS}
     for turn in range(-1, rounds):
-        for mode, size, workers in keys:
-            sample = measure(running[mode, workers], tensors[size], folder, window_ms)
+        for key in keys:
+            mode, size, workers, clients = key
+            sample = measure(running[mode, workers], tensors[size], clients, folder, window_ms)
             if turn >= 0:  # the first passes of torch are many times dearer than any later one
-                samples[mode, size, workers].append(sample)
+                samples[key].append(sample)
     return samples
 
 
 def summarise(samples: dict[Key, list[Sample]]) -> Report:
     """Medians over rounds, and the ratios of two workers to one."""
     report = Report("Workers")
-    for (mode, size, workers), taken in samples.items():
+    for (mode, size, workers, clients), taken in samples.items():
         report.add(
             mode=mode,
             tensor=size,
             workers=workers,
+            clients=clients,
             throughput_per_s=round(median([s.load.throughput_per_s for s in taken]), 1),
             p50_ms=round(median([s.load.p50_ms for s in taken]), 3),
             p99_ms=round(median([s.load.p99_ms for s in taken]), 3),
@@ -203,12 +209,22 @@ def summarise(samples: dict[Key, list[Sample]]) -> Report:
             busiest_share=round(median([s.busiest for s in taken]), 3),
             busiest_share_most=round(max(s.busiest for s in taken), 3),
         )
-    for mode, size in dict.fromkeys(key[:2] for key in samples):
-        pairs = list(zip(samples[mode, size, 1], samples[mode, size, 2], strict=True))
-        cost = median([two.cpu_ms / one.cpu_ms for one, two in pairs])
-        report.figure("CPU per request, 2 workers / 1", cost, GOAL, mode=mode, tensor=size)
-        rates = [two.load.throughput_per_s / one.load.throughput_per_s for one, two in pairs]
-        report.add(figure="throughput, 2 workers / 1", mode=mode, tensor=size, value=median(rates))
+    for (mode, size, workers, clients), taken in samples.items():
+        base = samples[mode, size, *CASES[0]]
+        if workers == 1:
+            continue
+        told: dict[str, str | int] = {"mode": mode, "tensor": size, "clients": clients}
+        cost = median([two.cpu_ms / one.cpu_ms for one, two in zip(base, taken, strict=True)])
+        if clients == workers * CASES[0][1]:
+            report.figure("CPU per request, 2 workers / 1", cost, GOAL, **told)
+        else:
+            report.add(figure="CPU per request, 2 workers / 1", **told, value=round(cost, 3))
+        rates = [
+            two.load.throughput_per_s / one.load.throughput_per_s
+            for one, two in zip(base, taken, strict=True)
+        ]
+        value = round(median(rates), 3)
+        report.add(figure="throughput, 2 workers / 1", **told, value=value)
     return report
 
 
