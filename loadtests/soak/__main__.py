@@ -52,6 +52,7 @@ class Soak:
     started_s: float = 0.0
     rate_per_s: float = 0.0
     knee_per_s: float | None = None
+    internal_errors: int = 0
 
     async def run(self, stage: Stage, rate: float | None) -> None:
         """Find the rate, learn the right answers, then send, break and check."""
@@ -76,6 +77,7 @@ class Soak:
                 for task in others:
                     task.cancel()
         finally:
+            self.internal_errors = stage.internal_errors()
             await traffic.close()
 
     async def _rate(self, stage: Stage) -> float:
@@ -137,6 +139,7 @@ class Soak:
         report.figure("lost or swapped answers", lost, "<= 0")
         report.figure("errors outside the fault windows", tally.errors_outside, "<= 0")
         report.figure("unexpected answers to faulty clients", unexpected, "<= 0")
+        report.figure("internal errors in the log", self.internal_errors, "<= 0")
         report.figure("longest fault window, s", self._longest_s(), f"<= {LONGEST_S}")
         share = tally.untouched / max(tally.tampered, 1)
         report.figure("tampered images served untouched, share", share, "<= 0.01")

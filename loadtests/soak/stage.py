@@ -65,6 +65,11 @@ class Stage:
             text: str = answer.read().decode()
         return text
 
+    def internal_errors(self) -> int:
+        """Requests so far that the sidecar failed by its own fault, as its log has it."""
+        log = (self.folder / "breakwater.log").read_text(errors="replace")
+        return log.count(" ERROR proxy.service: ")
+
     def resident_mib(self) -> float:
         """Of the sidecar, all its processes."""
         return resident_bytes(self.sidecar.pid) / 2**20
