@@ -199,6 +199,11 @@ class HandoffUpstream(Upstream):
 
         Always with memory of its own: what has been lent before may still be read.
         """
+        try:  # before there is somebody to take it, memory would be made in vain every second
+            live = pb.ServerLiveRequest().SerializeToString()
+            await self.call(rpc.RPCS["ServerLive"].path, live, timeout_s=_REGISTER_TIMEOUT_S)
+        except ProxyError:
+            return UNREACHABLE_RETRY_S
         try:
             arena = await asyncio.to_thread(_arena, self._new_arena, self._memory_bytes)
         except OSError as error:
