@@ -25,7 +25,7 @@ from tests.proxy.test_history_path import ALARMED_BY, MODEL, STRANGERS, binary_s
 from tuning.triton import EmbeddedTriton
 
 WORKERS = 2
-REFUSED = grpc.StatusCode.INVALID_ARGUMENT
+REFUSED = grpc.StatusCode.UNAVAILABLE  # as if the model server were away: silent by default
 ALONE = (*UNBOUNDED, ("grpc.use_local_subchannel_pool", 1))
 
 
@@ -102,14 +102,15 @@ def config_file(folder: Path, calibrations: Path, **settings: Any) -> Path:
 
 
 async def code(channel: grpc.aio.Channel, x: NDArray[np.float32]) -> grpc.StatusCode:
-    return (await ask(channel, "ModelInfer", request(MODEL, x[None]))).code
+    sender = (("x-user", "eve"),)
+    return (await ask(channel, "ModelInfer", request(MODEL, x[None]), metadata=sender)).code
 
 
 @pytest.mark.triton
 async def test_a_search_over_all_workers_is_one_series(
     triton: EmbeddedTriton, calibrations: Path, tmp_path: Path
 ) -> None:
-    path = config_file(tmp_path, calibrations)
+    path = config_file(tmp_path, calibrations, principal_header="x-user")
     async with workers(triton.grpc_address, "--config", str(path)) as subject:
         both = await subject.connections()
         codes = [await code(both[i % 2], x) for i, x in enumerate(binary_search())]
