@@ -52,16 +52,10 @@ def opponent(maps: Maps) -> Tensor:
     Plane 0 is the sum of the channels over sqrt(C), the others are differences. White noise keeps
     its variance in each, so planes can be compared; one channel stays as it is.
     """
-    channels = maps.x.unbind(1)
-    sums = [channels[0]]
-    for channel in channels[1:]:
-        sums.append(sums[-1] + channel)
-    # Helmert's contrasts: the first k channels against the next.
-    contrasts = (
-        torch.sub(sums[k - 1], channels[k], alpha=k) * (1 / math.sqrt(k * (k + 1)))
-        for k in range(1, len(channels))
-    )
-    return torch.stack((sums[-1] * (1 / math.sqrt(len(channels))), *contrasts))
+    batch, channels, height, width = maps.x.shape
+    flat = maps.x.transpose(0, 1).reshape(channels, -1)
+    planes: Tensor = torch.mm(_contrasts(channels, flat.device), flat)
+    return planes.view(channels, batch, height, width)
 
 
 def at_least(x: Tensor, side: int) -> Tensor:
@@ -75,7 +69,8 @@ def at_least(x: Tensor, side: int) -> Tensor:
 def extended(planes: Tensor, margins: tuple[int, int, int, int]) -> Tensor:
     """Planes (C, B, H, W) with the edge values repeated: left, right, above and below."""
     flat = planes.flatten(0, 1)[:, None]  # padding takes an empty batch only if it comes first
-    return F.pad(flat, margins, mode="replicate")[:, 0].unflatten(0, planes.shape[:2])
+    padded = F.pad(flat, margins, mode="replicate")
+    return padded.view(*planes.shape[:2], *padded.shape[2:])
 
 
 def cosines(side: int) -> Tensor:
@@ -108,7 +103,8 @@ def blocks(planes: Tensor, transform: Tensor, stride: int) -> Tensor:
     rows = rows.view(columns, side, channels * batch, height).permute(1, 2, 0, 3)
     down = rows.flatten(0, 2).unfold(1, side, stride).permute(1, 2, 0)  # (Y, side, v*C*B*X)
     done = torch.bmm(transform.expand(len(down), side, side), down)  # (Y, u, v*C*B*X)
-    return done.view(len(down), side * side, channels, batch, columns)
+    coefficients: Tensor = done.view(len(down), side * side, channels, batch, columns)
+    return coefficients
 
 
 def band_energies(maps: Maps) -> tuple[Tensor, Tensor]:
@@ -131,12 +127,17 @@ def band_energies(maps: Maps) -> tuple[Tensor, Tensor]:
         planes = extended(planes, rest)
     transform, groups = _matrices(planes.device)
     coefficients = blocks(planes, transform, stride)
-    squares = coefficients.square().flatten(2)  # (Y, 64, C*B*X)
+    squares = squared(coefficients).flatten(2)  # (Y, 64, C*B*X)
     energy = torch.bmm(groups.expand(len(squares), *groups.shape), squares)
     energy = energy.view(len(energy), len(Band), *coefficients.shape[2:]).transpose(0, 1)
     luma = energy[:, :, 0]
     chroma = energy[:, :, 1:].mean(2) if len(planes) > 1 else torch.zeros_like(luma)
     return luma, chroma
+
+
+def squared(values: Tensor) -> Tensor:
+    """The squares, in place of the values while no gradients are wanted: half the memory moved."""
+    return values.square_() if torch.is_inference_mode_enabled() else values.square()
 
 
 def flatness(content: Tensor) -> Tensor:
@@ -151,6 +152,17 @@ def flatness(content: Tensor) -> Tensor:
 def over_blocks(values: Tensor) -> Tensor:
     """Sum over all blocks of an image, (B,) for (Y, B, X)."""
     return values.sum((0, 2))
+
+
+@cache
+def _contrasts(channels: int, device: torch.device) -> Tensor:
+    """Sum of the channels, and Helmert's contrasts of the first k to the next, (C, C)."""
+    with torch.inference_mode(mode=False):
+        rows = torch.ones(channels, channels, dtype=torch.float64)
+        for k in range(1, channels):
+            rows[k, k], rows[k, k + 1 :] = -k, 0
+        contrasts: Tensor = rows / rows.norm(dim=1, keepdim=True)
+        return contrasts.float().to(device)
 
 
 @cache

@@ -34,6 +34,12 @@ class GroupGaussians:
 
     def __init__(self, means: Tensor, whiteners: Tensor, tails: Tensor) -> None:
         self._means, self._whiteners, self._tails = means, whiteners, tails
+        # All groups at once, about the mean of their means, so that little cancels.
+        self._centre = means.mean(0)
+        self._whitener = whiteners.transpose(0, 1).flatten(1)  # (D, G*D)
+        self._bias = ((self._centre - means)[:, None] @ whiteners).flatten()  # (G*D,)
+        start, excess = tails.unbind(1)
+        self._scale, self._offset = 1 / excess, -start / excess - math.log(1 - _TAIL)
 
     @classmethod
     def fit(cls, groups: Sequence[Tensor]) -> GroupGaussians:
@@ -60,11 +66,9 @@ class GroupGaussians:
 
     def distance(self, features: Tensor) -> Tensor:
         """Return (B,) for features (B, D): about -log of the tail share in the nearest group."""
-        centred = features[None] - self._means[:, None]  # (G, B, D)
-        raw = (centred @ self._whiteners).norm(dim=2)  # (G, B)
-        start, excess = self._tails[:, :1], self._tails[:, 1:]
-        surprise: Tensor = (raw - start) / excess - math.log(1 - _TAIL)
-        return surprise.amin(dim=0)
+        white = torch.addmm(self._bias, features - self._centre, self._whitener)  # (B, G*D)
+        raw = torch.linalg.vector_norm(white.unflatten(1, self._means.shape), dim=2)  # (B, G)
+        return torch.addcmul(self._offset, raw, self._scale).amin(dim=1)
 
     def state(self) -> dict[str, Tensor]:
         """What `from_state` needs."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from detectors.bands import at_least, blocks, cosines, opponent
+from detectors.bands import at_least, blocks, cosines, opponent, squared
 from detectors.base import Detector, DetectorError, Evidence, Need
 from detectors.gaussians import GroupGaussians
 from detectors.maps import Maps
@@ -78,7 +78,7 @@ def _features(maps: Maps) -> Tensor:
     planes = at_least(_planes(maps), _SIDE)
     transform, bands = _matrices(planes.device)
     coefficients = blocks(planes, transform, _STRIDE)
-    squares = coefficients.square().flatten(2)  # (Y, 16, C*B*X)
+    squares = squared(coefficients).flatten(2)  # (Y, 16, C*B*X)
     energy = torch.bmm(bands.expand(len(squares), *bands.shape), squares)
     energy = energy.view(len(energy), len(bands), *coefficients.shape[2:])  # (Y, 5, C, B, X)
     content = energy[:, 0, 0]  # low bands of the first plane, (Y, B, X)

@@ -106,20 +106,18 @@ def _features(maps: Maps) -> Tensor:
     # A column of zeros between the rows, so that the last pixel of one and the first of the next
     # are no neighbours.
     along_y.unflatten(3, (height, width + 1))[..., -1] = 0
-    gain = _gains(planes.device)[:, None, None]
-    energies = torch.cat((dots(along_x, along_x), dots(along_y, along_y))) / (height * width)
-    products = torch.cat(
+    moments = torch.cat(
         (
-            dots(along_x[..., width:], along_x[..., :-width]) / ((height - 1) * width),
-            dots(along_y[..., 1:], along_y[..., :-1]) / (height * (width - 1)),
+            dots(along_x, along_x),
+            dots(along_y, along_y),
+            dots(along_x[..., width:], along_x[..., :-width]),
+            dots(along_y[..., 1:], along_y[..., :-1]),
         )
-    )
-    moments = torch.stack((energies, products)) * gain  # (2, 7, C, B)
-    parts = [moments[:, :, 0]]
-    if len(planes) > 1:
-        parts.append(moments[:, :, 1:].mean(2))
-    features = torch.stack(parts, dim=1).flatten(0, 2).T  # (B, 14 or 28)
-    return (features.clamp_min(0) + _LEAST).log()
+    )  # (14, C, B)
+    gains, parts = _means(height, width, len(planes), planes.device)
+    means = (parts @ (moments * gains)).unflatten(0, (2, 7)).transpose(1, 2)  # (2, 1 or 2, 7, B)
+    features: Tensor = means.flatten(0, 2).T.clamp_min(0)
+    return (features + _LEAST).log()
 
 
 def _truncated(residuals: Sequence[Tensor], height: int, width: int) -> Tensor:
@@ -138,8 +136,18 @@ def _truncated(residuals: Sequence[Tensor], height: int, width: int) -> Tensor:
 
 
 @cache
-def _gains(device: torch.device) -> Tensor:
-    """What makes moments of the seven residuals those of residuals of unit norm, (7,)."""
+def _means(height: int, width: int, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What makes sums means, of residuals of unit norm, (14, 1, 1), and of luma and chroma, (P, C).
+
+    Args:
+        height: rows of residuals, as width.
+    """
     with torch.inference_mode(mode=False):
         norms = torch.tensor([*_NORMS, *_NORMS[:3]], dtype=torch.float64)
-        return norms.square().reciprocal().float().to(device)
+        below, beside = (height - 1) * width, height * (width - 1)
+        counts = torch.tensor([height * width] * 7 + [below] * 4 + [beside] * 3)
+        gains = 1 / (norms.square().repeat(2) * counts)
+        parts = torch.zeros(min(channels, 2), channels)
+        parts[0, 0] = 1
+        parts[1:, 1:] = 1 / max(1, channels - 1)
+        return gains.float()[:, None, None].to(device), parts.to(device)

@@ -12,6 +12,9 @@ from torch import Tensor
 WINDOW = 0.25
 """Side of a window as a share of the image's shorter side: a patch of 1/16 of the area fills it
 (8x8 in 32x32, 50x50 in 224x224)."""
+_SMALL = 64
+"""Image side up to which two products with matrices are faster than sums of neighbours: 2 calls
+for 11, but their work grows with the cube of the side."""
 _FLOOR = (4 / 255) ** 2
 """Energy added before the logarithm. Without it the rounding noise of a flat image is the scale."""
 
@@ -50,8 +53,12 @@ def local_texture(energy: Tensor, share: float = WINDOW) -> Tensor:
     """
     height, width = energy.shape[1:]
     window = 2 * round(share * min(height, width) / 2) + 1
+    logs = (energy + _FLOOR).log()
+    if max(height, width) <= _SMALL:
+        down, across = (_means(side, window, energy.device) for side in (height, width))
+        return down @ (logs @ across.T)
     reach = window // 2
-    padded = F.pad((energy + _FLOOR).log(), (reach, reach, reach, reach))
+    padded = F.pad(logs, (reach, reach, reach, reach))
     sums = _sums(_sums(padded, window, -1), window, -2)
     return sums * _shares(height, width, window, energy.device)
 
@@ -91,13 +98,18 @@ def _sums(x: Tensor, window: int, dim: int) -> Tensor:
 
 
 @cache
-def _shares(height: int, width: int, window: int, device: torch.device) -> Tensor:
-    """One over the number of pixels in the window around each pixel, (H, W)."""
+def _means(side: int, window: int, device: torch.device) -> Tensor:
+    """Means of the window around each pixel of a line, cut at the ends, (side, side)."""
     # Also for passes with gradients, which take no tensor made in inference mode.
     with torch.inference_mode(mode=False):
-        sides = []
-        for side in (height, width):
-            at = torch.arange(side)
-            reach = window // 2
-            sides.append((at + reach).clamp_max(side - 1) - (at - reach).clamp_min(0) + 1)
-        return (sides[0][:, None] * sides[1]).double().reciprocal().float().to(device)
+        at = torch.arange(side)
+        within = ((at[:, None] - at).abs() <= window // 2).double()
+        return (within / within.sum(1, keepdim=True)).float().to(device)
+
+
+@cache
+def _shares(height: int, width: int, window: int, device: torch.device) -> Tensor:
+    """One over the number of pixels in the window around each pixel, (H, W)."""
+    with torch.inference_mode(mode=False):
+        down, across = (_means(side, window, device).amax(1) for side in (height, width))
+        return down[:, None] * across
