@@ -13,9 +13,10 @@ from proxy import policy
 from proxy.answers import Output, read_output, shows_output, write_output
 from proxy.device import Device
 from proxy.errors import DetectorFailed, Overloaded
-from proxy.evidence import Ask, Findings
+from proxy.evidence import Findings
 from proxy.inspection import Inspection
 from proxy.queries import Queries, Query, wait
+from proxy.questions import Ask
 from proxy.tasks import Tasks
 from proxy.upstream import Answer, Upstream
 
@@ -55,7 +56,7 @@ class Aggregator:
             return await ask()
         finally:
             if query is not None:
-                query.cancel()
+                query.let_go()
         metrics.aggregation("served")
         return answer
 
@@ -77,7 +78,10 @@ class Aggregator:
         own = read_output(plain.data, spec, len(findings.glance.x))
         if own is None:
             raise DetectorFailed("no_evidence", "the model's answer has no class scores")
-        others = (await wait(inspection, query)).values()
+        asked = await wait(inspection, query)
+        if asked.failure is not None:
+            raise asked.failure
+        others = asked.outputs.values()
         answers = [own[list(samples)], *others]
         if any(each.shape != answers[0].shape for each in others):
             raise DetectorFailed("no_evidence", "the copies' answers have other classes")

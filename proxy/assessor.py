@@ -5,9 +5,10 @@ from __future__ import annotations
 from proxy import policy
 from proxy.device import Device
 from proxy.errors import Blocked, DetectorFailed, Overloaded
-from proxy.evidence import Ask, Findings, Gatherer
+from proxy.evidence import Findings, Gatherer
 from proxy.flow import Action, SampleVerdict, Verdict
 from proxy.inspection import Inspection
+from proxy.questions import Ask
 
 _NO_VERDICT = SampleVerdict(Verdict.FAILED, float("nan"), float("nan"), {})
 
@@ -27,6 +28,7 @@ class Assessor:
 
         Raises:
             DetectorFailed, Overloaded: no verdict, and `on_failure` is closed.
+            DeadlineExceeded: the client's deadline leaves no time for one.
             InvalidTensor: the tensor is not one the model's configuration allows.
             ProxyError: the client's own request failed upstream.
         """
@@ -37,10 +39,10 @@ class Assessor:
             return None
         if findings is not None:
             inspection.flow.samples = findings.samples
-            if policy.has_failed(findings.samples):
+            if reason := policy.failure(findings.samples):
                 # If this passes, the verdicts on the other samples still count: one sample that
                 # cannot be judged must not carry the rest of its batch through.
-                _fail(inspection, DetectorFailed("non_finite"))
+                _fail(inspection, DetectorFailed(reason))
         return findings
 
     async def act(self, inspection: Inspection, findings: Findings | None) -> bytes | None:

@@ -87,24 +87,26 @@ class Circuits:
 
     Args:
         names: the detectors.
-        on_change: told the detector and its new state.
     """
 
-    def __init__(
-        self,
-        names: Iterable[str],
-        on_change: Callable[[str, State], None],
-        now: Clock = time.monotonic,
-    ) -> None:
+    def __init__(self, names: Iterable[str], now: Clock = time.monotonic) -> None:
+        self.on_change: Callable[[str, State], None] = lambda name, state: None
+        """Told a detector and its new state, on whatever thread that came about."""
         self._lock = threading.Lock()
+        self._now = now
         self._breakers = {name: Breaker(now) for name in names}
-        self._on_change = on_change
         self._troubled = False
 
     @property
     def states(self) -> Mapping[str, State]:
         """Each detector's state, now."""
         return {name: breaker.state for name, breaker in self._breakers.items()}
+
+    def reset(self) -> None:
+        """Forget all passes: those so far were no requests'. Nobody is told."""
+        with self._lock:
+            self._breakers = {name: Breaker(self._now) for name in self._breakers}
+            self._troubled = False
 
     def left_out(self) -> frozenset[str]:
         """The detectors to do without in the request that asks.
@@ -121,6 +123,9 @@ class Circuits:
 
     def succeeded(self, name: str) -> None:
         """A pass of this detector went well."""
+        if not self._troubled:  # one more mark on a closed circuit, of whatever order
+            self._breakers[name].succeeded()
+            return
         with self._lock:
             before = self.states
             self._breakers[name].succeeded()
@@ -138,4 +143,4 @@ class Circuits:
         self._troubled = any(state is not State.CLOSED for state in after.values())
         for name, state in after.items():
             if state is not before[name]:
-                self._on_change(name, state)
+                self.on_change(name, state)

@@ -31,6 +31,8 @@ class Pixels:
     shape: tuple[int, ...]
     copies: bool
     """Whether the transformed copies for the detectors' views are wanted."""
+    left_out: frozenset[str] = frozenset()
+    """Detectors to do without; the same for all requests of a pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,10 @@ class Glance:
     queries: bool = False
     """Whether it goes on with answers to copies and of other models. Otherwise the model's own
     answer may be enough."""
+    peers: Mapping[str, str] = field(default_factory=dict)
+    """The other models to ask then, by the key of the answer."""
+    left_out: frozenset[str] = frozenset()
+    """Detectors that were done without."""
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -71,6 +77,9 @@ class Case:
     more: bool = False
     """Whether answers to copies can still be had for samples that stay in doubt. Otherwise the
     verdict rests on what is there."""
+    lacks: str = ""
+    """Why some evidence is missing that should be there (a DetectorFailed reason), if so. Such a
+    case can show that a sample is suspicious, and not that it is clean."""
 
 
 @dataclass(frozen=True, slots=True)

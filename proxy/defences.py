@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from proxy import rpc
 from proxy.adapt import ModelSpec, resolve
+from proxy.breaker import State
 from proxy.config import Config
 from proxy.defence import Defence
 from proxy.errors import ConfigError, UpstreamError
@@ -157,8 +159,18 @@ class Defences:
 
 
 def _publish(defence: Defence, scorer: Scorer) -> None:
+    scorer.circuits.on_change = partial(_circuit_changed, defence)
     for level, (threshold, fpr_upper) in scorer.threshold_bounds.items():
         defence.metrics.threshold(level, threshold, fpr_upper)
+
+
+def _circuit_changed(defence: Defence, detector: str, state: State) -> None:
+    """Tell the operator; half open is neither here nor there."""
+    if state is not State.HALF_OPEN:
+        is_open = state is State.OPEN
+        defence.metrics.circuit(detector, is_open=is_open)
+        what = "left out: it keeps failing or takes too long" if is_open else "at work again"
+        log.warning("model %s: detector %s is %s", defence.name, detector, what)
 
 
 async def describe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable
 
 import numpy as np
@@ -12,27 +13,37 @@ from proxy.budget import count_as_queued
 from proxy.case import Buffer, Case, Glance, Pixels, Splice, Suspects
 from proxy.errors import DetectorFailed
 from proxy.flow import SampleVerdict
+from proxy.forecast import Forecast, size_class
 from proxy.inspection import Image, Inspection
 
 
 class Device:
     """Puts the work of one request together with others' of the same kind.
 
-    Every method raises Overloaded when too many wait, DetectorFailed past the budget (or without
-    a batcher), and whatever the scorer gave for this request.
+    Every method raises Overloaded when too many wait; DetectorFailed past the budget, also where
+    it will not suffice by all experience (or without a batcher); DeadlineExceeded where the
+    client's deadline does not; and whatever the scorer gave for this request.
     """
 
     def __init__(self, batcher: Batcher | None) -> None:
         self.batcher = batcher
         """None as long as no model is scored; the process then never loads torch."""
+        self._forecast = Forecast()
 
-    async def look(self, inspection: Inspection, image: Image, *, copies: bool) -> Glance:
+    async def look(
+        self,
+        inspection: Inspection,
+        image: Image,
+        *,
+        copies: bool,
+        left_out: frozenset[str] = frozenset(),
+    ) -> Glance:
         """First pass over the pixels; with the copies the model is to be asked about, if wanted."""
         scorer = image.scorer
         size = scorer.samples(image.shape)
         sample = image.shape[1:] if image.spec.has_batch_axis else image.shape
-        key = ("look", id(scorer), sample, copies)
-        pixels = Pixels(image.data, image.shape, copies)
+        key = ("look", id(scorer), sample, copies, left_out)
+        pixels = Pixels(image.data, image.shape, copies, left_out)
         return await self._run(inspection, "score", key, pixels, scorer.look, size)
 
     async def judge(
@@ -80,17 +91,30 @@ class Device:
         self,
         inspection: Inspection,
         stage: str,
-        key: Hashable,
+        key: tuple[Hashable, ...],
         item: Item,
         run: Run[Item, Result],
         size: int,
     ) -> Result:
         if self.batcher is None:
             raise DetectorFailed("not_ready", "there is no device to score on")
-        with inspection.waiting(stage):
-            result, queued_s = await self.batcher.submit(
-                key, item, run, size=size, budget_s=inspection.budget.left_s
-            )
-            if stage == "score":  # purifying is rare, and its time is told as a whole
-                count_as_queued(inspection.flow, queued_s)
+        kind = (inspection.flow.model, key[0], size_class(size))
+        left_s = inspection.left_s
+        if self._forecast.expected_s(kind) > left_s:
+            inspection.defence.metrics.stage_skipped(stage)
+            raise inspection.overrun()
+        started = time.monotonic()
+        try:
+            with inspection.waiting(stage):
+                result, queued_s = await self.batcher.submit(
+                    key, item, run, size=size, budget_s=left_s
+                )
+                if stage == "score":  # purifying is rare, and its time is told as a whole
+                    count_as_queued(inspection.flow, queued_s)
+        except DetectorFailed as failure:
+            if failure.reason != "budget":
+                raise
+            self._forecast.observe(kind, time.monotonic() - started)
+            raise inspection.overrun() from None
+        self._forecast.observe(kind, time.monotonic() - started)
         return result

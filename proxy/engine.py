@@ -110,6 +110,7 @@ class Engine(Scorer):
             log.warning("model %s: not warmed up: %s", self._spec.model, error)
         finally:
             self._is_warming = False
+            self.circuits.reset()
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -133,6 +134,7 @@ class Engine(Scorer):
             self._twin = self._build_twin()
             # One object, so that a judgement begun here goes on there, and all rotate together.
             self._twin._rules = self._rules
+            self._twin._panel.circuits = self.circuits
         return self._twin
 
     def _pure_twin(self) -> Purification:

@@ -91,7 +91,7 @@ class DetectorFailed(ProxyError):
     """No verdict could be reached: a detector raised, returned NaN, or ran past its budget.
 
     `reason` is one of a closed set (a metric label): error, non_finite, budget, overloaded,
-    no_evidence, not_ready.
+    no_evidence, not_ready, circuit_open.
     """
 
     kind = "detector_failed"

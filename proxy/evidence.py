@@ -1,35 +1,32 @@
 """Gathers the evidence on one request: pixels, the model's answer, its answers to copies.
 
-Where the client's choice of outputs hides the model's answer (a subset, the classification
-extension, shared memory, a stream), the proxy asks the model itself, with a copy of its own; where
-that cannot be (stateful and decoupled models), it falls back to the detectors that need the input
-only, which have a threshold of their own. It never passes for want of evidence.
+Where the model cannot be asked (stateful and decoupled ones), it falls back to the detectors that
+need the input only, which have a threshold of their own. What should be there and is not, since it
+would take too long or a detector is broken, is done without as well: the rest can still show that a
+sample is suspicious. It never passes for want of evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from proxy.answers import Output, read_output, shows_output
+from proxy.answers import shows_output
 from proxy.budget import timed
-from proxy.case import IDENTITY, Case, Glance
+from proxy.case import Case, Glance
 from proxy.device import Device
 from proxy.errors import DetectorFailed
-from proxy.flow import SampleVerdict
+from proxy.flow import SampleVerdict, Verdict
 from proxy.inspection import Image, Inspection
-from proxy.queries import Queries, wait
+from proxy.questions import Ask, Questions, is_partial, own_answer
 from proxy.tasks import Tasks
-from proxy.upstream import Answer, Upstream
+from proxy.upstream import Upstream
 
 if TYPE_CHECKING:  # torch is loaded only when some model has detectors
     from proxy.history.history import History, Trace
-
-Ask = Callable[[], Awaitable[Answer]]
-"""Waits for the model's answer to the client's own request."""
+    from proxy.scoring import Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +45,9 @@ class Gatherer:
 
     def __init__(self, device: Device, upstream: Upstream, tasks: Tasks) -> None:
         self._device = device
-        self._upstream = upstream
         self._tasks = tasks
+        self._questions = Questions(upstream, tasks)
+        self._preparing: set[frozenset[str]] = set()
         self.history: History | None = None
         """Set once some model's queries are to be remembered."""
 
@@ -76,8 +74,10 @@ class Gatherer:
         if not (scorer.needs_output and shows_output(inspection.request, image.spec)):
             answer = None
         asks = scorer.needs_output and image.spec.can_query
-        copies = asks and bool(scorer.view_keys or scorer.peers)
-        glance = await self._device.look(inspection, image, copies=copies)
+        copies = asks and scorer.asks_queries
+        left_out = self._left_out(scorer)
+        broken = "circuit_open" if left_out else ""
+        glance = await self._device.look(inspection, image, copies=copies, left_out=left_out)
         if not len(glance.x):
             return Findings(image, glance, ())
         trace = await self._trace(inspection, glance)
@@ -86,15 +86,31 @@ class Gatherer:
             if trace is not None and trace.is_chained:
                 # Judged as a chain as well, for the alarm, without asking the model.
                 samples = await self._judged(inspection, image, Case(glance, None, {}), trace)
-            return Findings(image, glance, samples, trace)
+            return Findings(image, glance, _unproven(samples, broken), trace)
         if asks:
-            case = await self._answers(inspection, image, glance, answer)
-            case = replace(case, more=copies and not glance.queries)
+            case = await self._questions.answers(inspection, image, glance, answer)
+            case = replace(case, more=copies and not glance.queries and not case.lacks)
         else:
-            case = Case(glance, await _output(answer, image, glance), {})
-        if trace is not None and case.output is not None and not _is_partial(case.output):
+            case = Case(glance, await own_answer(answer, image, glance), {})
+        if trace is not None and case.output is not None and not is_partial(case.output):
             trace.answered(case.output)
-        return Findings(image, glance, await self._judged(inspection, image, case, trace), trace)
+        samples = await self._judged(inspection, image, case, trace)
+        return Findings(image, glance, _unproven(samples, broken), trace)
+
+    def _left_out(self, scorer: Scorer) -> frozenset[str]:
+        """The detectors to do without; the rules for the others are made when first needed.
+
+        Raises:
+            DetectorFailed: they are being made now.
+        """
+        names = scorer.circuits.left_out()
+        if not names or scorer.can_do_without(names):
+            return names
+        if names not in self._preparing:
+            self._preparing.add(names)
+            task = self._tasks.start(asyncio.to_thread(scorer.prepare, names))
+            task.add_done_callback(lambda _: self._preparing.discard(names))
+        raise DetectorFailed("circuit_open", f"{', '.join(sorted(names))} left out")
 
     async def _judged(
         self, inspection: Inspection, image: Image, case: Case, trace: Trace | None
@@ -104,15 +120,14 @@ class Gatherer:
             case = replace(case, chain=trace.features)
         found = await self._device.judge(inspection, image, case)
         if isinstance(found, Glance):
-            views = await self._views(inspection, image, found)
-            case = replace(case, glance=found, views=views, more=False)
+            case = await self._questions.views(inspection, image, replace(case, glance=found))
             found = await self._device.judge(inspection, image, case)
         if isinstance(found, Glance):
             raise DetectorFailed("no_evidence", "samples stay in doubt after all questions")
         alarms = [row for row, sample in enumerate(found) if sample.alarm]
         if trace is not None and alarms:
             self._alarm(inspection, trace, own=any(trace.is_own(row) for row in alarms))
-        return found
+        return _unproven(found, case.lacks, case.glance.rows)
 
     async def _trace(self, inspection: Inspection, glance: Glance) -> Trace | None:
         """What the history knows of the request's samples, which it remembers from now on."""
@@ -135,63 +150,22 @@ class Gatherer:
         if self.history is not None and own:
             self.history.alarm(flow.model, flow.principal, policy, trace)
 
-    async def _answers(
-        self, inspection: Inspection, image: Image, glance: Glance, answer: Ask | None
-    ) -> Case:
-        """The model's answer, its own or to a copy of ours, and its answers to the views.
 
-        Only the samples in doubt are asked about, and the views only where they are next.
-        """
-        queries = self._queries(inspection, image, glance)
-        original = {IDENTITY: queries.original} if answer is None else {}
-        peers = image.scorer.peers if glance.queries else {}
-        asked = queries.start({**glance.copies, **original}, peers)
-        try:
-            output = await _output(answer, image, glance)
-            views = await wait(inspection, asked)
-            own = views.pop(IDENTITY, None)
-            if output is None and own is None:
-                # The answer was not the plain one after all. To do without it would let clients
-                # choose which detectors look at them.
-                asked = queries.start({IDENTITY: queries.original}, {})
-                own = (await wait(inspection, asked))[IDENTITY]
-        finally:
-            if asked is not None:
-                asked.cancel()
-        return Case(glance, output if own is None else _among(own, glance), views)
+def _unproven(
+    samples: tuple[SampleVerdict, ...], lacks: str, rows: Sequence[int] | None = None
+) -> tuple[SampleVerdict, ...]:
+    """Verdicts reached without some of the evidence: none of them says that a sample is clean.
 
-    async def _views(
-        self, inspection: Inspection, image: Image, glance: Glance
-    ) -> dict[str, Output]:
-        """Answers to copies of the samples still in doubt, and of other models."""
-        queries = self._queries(inspection, image, glance)
-        asked = queries.start(glance.copies, image.scorer.peers)
-        try:
-            return await wait(inspection, asked)
-        finally:
-            if asked is not None:
-                asked.cancel()
-
-    def _queries(self, inspection: Inspection, image: Image, glance: Glance) -> Queries:
-        rows = None if len(glance.rows) == len(glance.x) else glance.rows
-        return Queries(self._upstream, self._tasks, inspection, image, rows)
-
-
-def _is_partial(output: Output) -> bool:
-    """Whether some samples were not asked about, see `_among`."""
-    return bool(np.isnan(output).all(axis=1).any())
-
-
-def _among(answers: Output, glance: Glance) -> Output:
-    """Answers about the samples in doubt among those of all; NaN for the others."""
-    if len(answers) == len(glance.x):
-        return answers
-    whole = np.full((len(glance.x), answers.shape[1]), np.nan, np.float32)
-    whole[list(glance.rows)] = answers
-    return whole
-
-
-async def _output(answer: Ask | None, image: Image, glance: Glance) -> Output | None:
-    if answer is None:
-        return None
-    return read_output((await answer()).data, image.spec, len(glance.x))
+    Args:
+        lacks: why; empty where nothing is missing.
+        rows: the samples it is missing for; all of them by default.
+    """
+    if not lacks:
+        return samples
+    doubtful = range(len(samples)) if rows is None else rows
+    return tuple(
+        replace(each, verdict=Verdict.FAILED, reason=lacks)
+        if each.verdict is Verdict.PASS and row in doubtful
+        else each
+        for row, each in enumerate(samples)
+    )

@@ -13,7 +13,7 @@ from proxy.budget import Budget, timed
 from proxy.case import Buffer
 from proxy.config import Model
 from proxy.defence import Defence
-from proxy.errors import DetectorFailed, InvalidTensor
+from proxy.errors import DeadlineExceeded, DetectorFailed, InvalidTensor
 from proxy.flow import Flow
 from proxy.upstream import Metadata
 
@@ -53,6 +53,21 @@ class Inspection:
     def timeout_s(self) -> float:
         """Seconds the model server may still take."""
         return self.flow.left_s(self.longest_s)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds the defence may still take: of its budget, or before the client's deadline."""
+        return min(self.budget.left_s, self.flow.left_s(self.budget.left_s))
+
+    def overrun(self) -> DetectorFailed | DeadlineExceeded:
+        """What to raise where that does not suffice.
+
+        The budget is the policy's, and `on_failure` decides. The deadline is the client's: if it
+        let a request pass unjudged, clients could choose one that does.
+        """
+        if self.flow.left_s(self.longest_s) < self.budget.left_s:
+            return DeadlineExceeded("the deadline leaves no time for the request to be judged")
+        return DetectorFailed("budget")
 
     @property
     def in_sequence(self) -> bool:

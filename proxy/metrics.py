@@ -36,8 +36,6 @@ HANDOFFS = ("used", "inline_small", "inline_unsuitable", "full", "unregistered",
 """What becomes of a request's tensors (`proxy.handoff.OUTCOMES`)."""
 FALLBACKS = ("smaller_batch", "cpu")
 """What is done when the device has no memory left (`proxy.memory_ladder`)."""
-FALLBACKS = ("smaller_batch", "cpu")
-"""What is done when the device has no memory left (`proxy.memory_ladder`)."""
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 _Mode = Literal["livesum", "livemax", "livemin", "max"]
@@ -150,10 +148,6 @@ class Metrics:
             self._handed[outcome](total - self._handed_before.get(outcome, 0))
         self._handed_before = dict(totals)
         self._leased(leased_bytes)
-
-    def device_fallback(self, kind: str) -> None:
-        """Count a pass done in smaller batches or on the CPU, for want of memory on the device."""
-        self._fallbacks[kind]()
 
     def device_fallback(self, kind: str) -> None:
         """Count a pass done in smaller batches or on the CPU, for want of memory on the device."""

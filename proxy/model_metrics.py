@@ -18,7 +18,11 @@ OTHER = "other"
 STAGES = ("read", "queue", "score", "history", "views", "purify", "upstream", "total")
 ACTIONS = tuple(str(action) for action in Action)
 VERDICTS = tuple(str(verdict) for verdict in Verdict)
-FAILURE_REASONS = ("error", "non_finite", "budget", "overloaded", "no_evidence", "not_ready")
+FAILURE_REASONS = (
+    *("error", "non_finite", "budget", "overloaded", "no_evidence", "not_ready"),
+    "circuit_open",
+)
+SKIPPABLE = ("score", "views", "purify")
 AGGREGATIONS = ("served", "hidden", "sequence", "stream", *FAILURE_REASONS)
 """Outcomes of wanting one answer from several purified copies; all but the first fall back."""
 WASTED_REASONS = ("cancelled", "ran")
@@ -97,6 +101,22 @@ class Families:
             "aggregations", "Purified requests to answer from several copies.", "model", "result"
         )
         self.unscored = counter("unscored", "Requests passed unscored.", "model", "reason")
+        self.stages_skipped = counter(
+            "stages_skipped", "Stages not begun: they would have overrun.", "model", "stage"
+        )
+        self.circuit_opened = counter(
+            "detector_circuit_opened",
+            "Times a detector was left out because it kept failing or overrunning.",
+            *("model", "detector"),
+        )
+        # 1 where it is left out in any worker.
+        self.circuit_open = Gauge(
+            "breakwater_detector_circuit_open",
+            "Whether a detector is left out for now (1) or at work (0).",
+            ("model", "detector"),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
         self.skipped = counter(
             "observe_skipped", "Requests not scored in observe mode: queue full.", "model"
         )
@@ -149,6 +169,7 @@ class ModelMetrics:
         "_aggregations",
         "_bytes_in",
         "_bytes_out",
+        "_circuit_opened",
         "_detector",
         "_evidence",
         "_fail_open",
@@ -162,6 +183,7 @@ class ModelMetrics:
         "_shared_memory",
         "_skipped",
         "_stage",
+        "_stages_skipped",
         "_unscored",
         "_upstream_errors",
         "_wasted",
@@ -181,6 +203,10 @@ class ModelMetrics:
         self._stage = _observers(families.stage, model, STAGES)
         self._detector = _observers(families.detector, model, detectors)
         self._p_value = _observers(families.p_value, model, detectors)
+        self._stages_skipped = _counters(families.stages_skipped, model, SKIPPABLE)
+        self._circuit_opened = _counters(families.circuit_opened, model, detectors)
+        for detector in detectors:
+            families.circuit_open.labels(model, detector).set(0)
         self._failures = _counters(families.failures, model, FAILURE_REASONS)
         self._fail_open = _counters(families.fail_open, model, FAILURE_REASONS)
         self._aggregations = _counters(families.aggregations, model, AGGREGATIONS)
@@ -235,6 +261,17 @@ class ModelMetrics:
     def unscored(self, reason: str) -> None:
         """Count a request that policy lets pass without a score."""
         (self._unscored.get(reason) or self._unscored[OTHER])()
+
+    def stage_skipped(self, stage: str) -> None:
+        """Count a stage, one of `SKIPPABLE`, that was not begun since it would have overrun."""
+        (self._stages_skipped.get(stage) or self._stages_skipped[OTHER])()
+
+    def circuit(self, detector: str, *, is_open: bool) -> None:
+        """Publish whether a configured detector is left out, and count that it came to that."""
+        if is_open:
+            (self._circuit_opened.get(detector) or self._circuit_opened[OTHER])()
+        if detector in self._detector:
+            self._families.circuit_open.labels(self._model, detector).set(is_open)
 
     def observe_skipped(self) -> None:
         """Count a request of observe mode dropped from scoring because the queue was full."""

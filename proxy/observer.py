@@ -9,9 +9,10 @@ from proxy import policy
 from proxy.assessor import note_failure
 from proxy.budget import Budget
 from proxy.errors import DetectorFailed, InvalidTensor, Overloaded
-from proxy.evidence import Ask, Gatherer
+from proxy.evidence import Gatherer
 from proxy.flow import Flow
 from proxy.inspection import Inspection
+from proxy.questions import Ask
 from proxy.tasks import Tasks
 from proxy.upstream import Answer
 
@@ -56,8 +57,8 @@ class Observer:
         try:
             findings = await self._gatherer.gather(inspection, answer)
             flow.samples = () if findings is None else findings.samples
-            if policy.has_failed(flow.samples):
-                raise DetectorFailed("non_finite")
+            if reason := policy.failure(flow.samples):
+                raise DetectorFailed(reason)
         except (DetectorFailed, Overloaded) as failure:
             note_failure(inspection, failure)
         except InvalidTensor:

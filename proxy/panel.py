@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from detectors.base import Detector, Evidence, Need, peer_key
+from proxy.breaker import Circuits
 from proxy.cascade import Stand
+from proxy.memory_ladder import is_out_of_memory
 
 
 class Panel:
@@ -18,13 +20,20 @@ class Panel:
     Args:
         detectors: of one model, in configured order.
         on_detector: told each detector's name and seconds per pass.
+        limit_s: a pass of one detector that takes longer has overrun, seconds.
     """
 
     def __init__(
-        self, detectors: Sequence[Detector], on_detector: Callable[[str, float], None]
+        self,
+        detectors: Sequence[Detector],
+        on_detector: Callable[[str, float], None],
+        limit_s: float,
     ) -> None:
         self._detectors = tuple(detectors)
         self._on_detector = on_detector
+        self._limit_s = limit_s
+        self.circuits = Circuits(detector.name for detector in detectors)
+        """Told of every pass, good or bad."""
 
     def advance(self, stand: Stand, evidence: Evidence) -> Stand:
         """Go on until no sample is in doubt, or the next level takes evidence that is not there.
@@ -51,8 +60,16 @@ class Panel:
         scores = {}
         for detector in chosen:
             started = time.perf_counter()
-            scores[detector.name] = detector.score(evidence)
-            self._on_detector(detector.name, time.perf_counter() - started)
+            try:
+                scores[detector.name] = detector.score(evidence)
+            except Exception as error:
+                if not is_out_of_memory(error):  # the batch was too large, that is all
+                    self.circuits.failed(detector.name)
+                raise
+            seconds = time.perf_counter() - started
+            self._on_detector(detector.name, seconds)
+            note = self.circuits.failed if seconds > self._limit_s else self.circuits.succeeded
+            note(detector.name)
         if scores and evidence.x.device.type != "cpu":
             together = torch.stack(list(scores.values())).cpu()
             scores = dict(zip(scores, together.unbind(), strict=True))
@@ -64,16 +81,36 @@ class Panel:
             d.needs is Need.VIEWS for d in stand.missing(self._detectors)
         )
 
-    def available(self, *, output: bool, chain: bool, views: Collection[str] | None) -> list[str]:
+    def questions(self, stand: Stand) -> set[str]:
+        """Keys of the answers to queries that the rule's detectors look at."""
+        names = stand.rule.names
+        return {key for d in self._detectors if d.name in names for key in answers_of(d)}
+
+    def unanswered(self, keys: Collection[str]) -> None:
+        """Hold answers that did not come against the detectors that wanted them."""
+        for detector in self._detectors:
+            if any(key in keys for key in answers_of(detector)):
+                self.circuits.failed(detector.name)
+
+    def available(
+        self,
+        *,
+        output: bool,
+        chain: bool,
+        views: Collection[str] | None,
+        left_out: Collection[str] = (),
+    ) -> list[str]:
         """The detectors whose evidence is there or to be had.
 
         Args:
             views: keys of the answers; None: all can be had.
+            left_out: names of those to do without.
         """
         return [
             d.name
             for d in self._detectors
-            if (output or not d.asks)
+            if d.name not in left_out
+            and (output or not d.asks)
             and (chain or d.needs is not Need.HISTORY)
             and (views is None or all(key in views for key in answers_of(d)))
         ]

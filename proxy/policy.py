@@ -56,6 +56,7 @@ def targets(samples: Sequence[SampleVerdict], action: Action) -> tuple[int, ...]
     )
 
 
-def has_failed(samples: Sequence[SampleVerdict]) -> bool:
-    """Whether some sample got no verdict, so that `on_failure` must decide."""
-    return any(sample.verdict is Verdict.FAILED for sample in samples)
+def failure(samples: Sequence[SampleVerdict]) -> str:
+    """Why some sample got no verdict, so that `on_failure` must decide; empty if all got one."""
+    failed = (each.reason or "error" for each in samples if each.verdict is Verdict.FAILED)
+    return next(failed, "")

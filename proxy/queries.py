@@ -4,18 +4,91 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from proxy.answers import Output, copies_request, read_output, rows_of
 from proxy.case import Buffer
-from proxy.errors import DetectorFailed, Overloaded, ProxyError
+from proxy.errors import DeadlineExceeded, DetectorFailed, Overloaded, ProxyError, UpstreamError
 from proxy.inspection import Image, Inspection
 from proxy.tasks import Tasks
 from proxy.upstream import Upstream
 
-Query = asyncio.Task[dict[str, Output]]
-"""The answers to come, by the name of the copy."""
+_SHARE = 0.9
+"""Of the time left, for answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What came of a query."""
+
+    outputs: dict[str, Output]
+    """By the name of the copy."""
+    failure: DetectorFailed | Overloaded | None = None
+    """Why some are missing, if so."""
+    unanswered: frozenset[str] = frozenset()
+    """Those the server is to blame for: not the ones it found fault with."""
+
+
+NOTHING_ASKED = Answers({})
+
+
+class Query:
+    """Answers to come.
+
+    Args:
+        asked: each call, with the names of the copies in it.
+    """
+
+    def __init__(
+        self, asked: Mapping[asyncio.Task[dict[str, Output]], Sequence[str]], tasks: Tasks
+    ) -> None:
+        self._asked = dict(asked)
+        self._tasks = tasks
+
+    def let_go(self) -> None:
+        """Nobody waits for the rest any more."""
+        for task in self._asked:
+            self._tasks.let_go(task)
+
+    async def within(self, seconds: float) -> Answers:
+        """What has come by then; returns as soon as all has, or one call has failed."""
+        done, late = await asyncio.wait(
+            self._asked, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION
+        )
+        outputs: dict[str, Output] = {}
+        failure: DetectorFailed | Overloaded | None = None
+        unanswered: set[str] = set()
+        for task in done:
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            if error is None:
+                outputs |= task.result()
+                continue
+            failure = _told(error)
+            if not _is_refusal(error):
+                unanswered |= {*self._asked[task]}
+        if late and failure is None:
+            failure = DetectorFailed("budget")
+            unanswered = {key for task in late for key in self._asked[task]}
+        return Answers(outputs, failure, frozenset(unanswered))
+
+
+def _told(error: BaseException) -> DetectorFailed | Overloaded:
+    if isinstance(error, DetectorFailed | Overloaded):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return DetectorFailed("error", "a call about copies was given up")
+    if not isinstance(error, ProxyError):
+        raise error
+    failure = DetectorFailed("error", f"the model refused a copy: {error}")
+    failure.__cause__ = error
+    return failure
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the server found fault with the request, which is made like the client's own."""
+    return isinstance(error, UpstreamError) and error.code_name == "INVALID_ARGUMENT"
 
 
 class Queries:
@@ -58,30 +131,20 @@ class Queries:
         """
         if not (copies or peers):
             return None
-        return self._tasks.start(self._ask_all(copies, peers), quiet=True)
-
-    async def _ask_all(
-        self, copies: Mapping[str, Buffer], peers: Mapping[str, str]
-    ) -> dict[str, Output]:
-        """Ask about as many copies in one call as the model's batch limit allows."""
+        # As many copies in one call as the model's batch limit allows.
         spec = self._image.spec
         per_call = max(1, spec.batch_limit // max(1, self._rows)) if spec.has_batch_axis else 1
         keys = list(copies)
         groups = [keys[i : i + per_call] for i in range(0, len(keys), per_call)]
-        asked = [
-            self._tasks.start(self._ask(group, [copies[key] for key in group]), quiet=True)
+        asked = {
+            self._tasks.start(self._ask(group, [copies[k] for k in group]), quiet=True): group
             for group in groups
-        ]
-        asked += [
-            self._tasks.start(self._ask([key], [self.original], peer), quiet=True)
+        }
+        asked |= {
+            self._tasks.start(self._ask([key], [self.original], peer), quiet=True): [key]
             for key, peer in peers.items()
-        ]
-        try:
-            done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)
-            return {key: output for task in done for key, output in task.result().items()}
-        finally:
-            for task in asked:  # when one fails, nobody waits for the others
-                self._tasks.let_go(task)
+        }
+        return Query(asked, self._tasks)
 
     async def _ask(
         self, keys: Sequence[str], copies: Sequence[Buffer], peer: str | None = None
@@ -107,22 +170,23 @@ class Queries:
         return self._image.shape[0] if self._image.spec.has_batch_axis else 1
 
 
-async def wait(inspection: Inspection, query: Query | None) -> dict[str, Output]:
-    """The answers to a query, within the budget; none where nothing was asked.
+def patience_s(inspection: Inspection) -> float:
+    """How long answers may still take: what is there by then is yet to be judged."""
+    return _SHARE * inspection.left_s
+
+
+async def wait(inspection: Inspection, query: Query | None) -> Answers:
+    """The answers to a query that come within the budget; none where nothing was asked.
 
     Raises:
-        DetectorFailed: they did not come in time, or the model refused.
-        Overloaded: the model server is.
+        DeadlineExceeded: the client's deadline came first.
     """
     if query is None:
-        return {}
-    try:
-        with inspection.waiting("views"):
-            async with asyncio.timeout(inspection.budget.left_s):
-                return await query
-    except TimeoutError:
-        raise DetectorFailed("budget") from None
-    except (DetectorFailed, Overloaded):
-        raise
-    except ProxyError as error:
-        raise DetectorFailed("error", f"the model refused a copy: {error}") from error
+        return NOTHING_ASKED
+    with inspection.waiting("views"):
+        answers = await query.within(patience_s(inspection))
+    if isinstance(answers.failure, DetectorFailed) and answers.failure.reason == "budget":
+        cause = inspection.overrun()
+        if isinstance(cause, DeadlineExceeded):
+            raise cause
+    return answers

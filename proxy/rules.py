@@ -118,6 +118,15 @@ class Rules:
             self._rules = {**self._rules, chosen: self._made(chosen, self._secrecy(self._epoch))}
         return True
 
+    def sets_without(self, left_out: Collection[str]) -> list[frozenset[str]]:
+        """The detectors of each evidence level but these; levels with none are left out."""
+        rests = (frozenset(names) - set(left_out) for names in self._levels.values())
+        return [rest for rest in rests if rest]
+
+    def has(self, names: Collection[str]) -> bool:
+        """Whether there is a rule for these detectors."""
+        return frozenset(names) in self._rules
+
     def rotate(self) -> bool:
         """Draw new rules if another epoch has begun since the last; tells whether that was so.
 
@@ -149,9 +158,12 @@ class Rules:
         """How suspicious inputs look by themselves, (B,) -log of a benign share.
 
         Args:
-            scores: of all detectors that look at the input only, on the CPU; none gives None.
+            scores: of all detectors that look at the input only, on the CPU; without any, or one
+                of them, there is nothing to say.
         """
-        return None if self._anomaly is None else self._anomaly.score(scores)
+        if self._anomaly is None or not all(name in scores for name in self._input):
+            return None
+        return self._anomaly.score(scores)
 
     def verdicts(self, stand: Stand) -> list[SampleVerdict]:
         """What becomes of samples of which none is in doubt any more."""

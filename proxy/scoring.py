@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -19,9 +19,11 @@ from torch import Tensor
 
 from detectors.base import Detector, DetectorError, Evidence, Need, peer_key
 from detectors.query_history import QueryHistory
+from detectors.rule import Rule
 from proxy import weights
 from proxy.adapt import ModelSpec
 from proxy.artifacts import Artifact, Provenance
+from proxy.breaker import Circuits
 from proxy.cascade import Stand, join, split
 from proxy.case import Case, Glance, Pixels
 from proxy.config import Model
@@ -84,7 +86,7 @@ class Scorer:
             self._fingerprint = Fingerprinter(
                 salts.steady(spec.model), lambda: salts.of(spec.model)
             )
-        self._panel = Panel(self._detectors, on_detector)
+        self._panel = Panel(self._detectors, on_detector, model.budget_ms / 1000)
         fpr = model.query_attacks.fpr
         alarms = (d.alarm_level(fpr) for d in self._detectors if isinstance(d, QueryHistory))
         self._rules = Rules(
@@ -116,14 +118,27 @@ class Scorer:
         return any(d.needs is Need.HISTORY for d in self._detectors)
 
     @property
-    def view_keys(self) -> tuple[str, ...]:
-        """The transformed copies wanted, in the order of `Glance.copies`."""
-        return tuple(self._views)
+    def asks_queries(self) -> bool:
+        """Whether some detector looks at answers to copies or of other models."""
+        return bool(self._views or self._peers)
 
     @property
-    def peers(self) -> dict[str, str]:
-        """The other models to ask about the unchanged input, by the key of the answer."""
-        return self._peers
+    def circuits(self) -> Circuits:
+        """Which detectors are to be done without for now."""
+        return self._panel.circuits
+
+    def unanswered(self, keys: Collection[str]) -> None:
+        """See `Panel.unanswered`."""
+        self._panel.unanswered(keys)
+
+    def can_do_without(self, left_out: Collection[str]) -> bool:
+        """Whether there are rules for the other detectors alone; `prepare` makes them."""
+        return all(map(self._rules.has, self._rules.sets_without(left_out)))
+
+    def prepare(self, left_out: Collection[str]) -> bool:
+        """Make the rules for the other detectors, in tenths of a second; on a thread of its own."""
+        made = [self._rules.prepare(names) for names in self._rules.sets_without(left_out)]
+        return all(made)
 
     @property
     def detectors(self) -> tuple[Detector, ...]:
@@ -140,8 +155,13 @@ class Scorer:
         if not good:
             return [each for each in decoded if isinstance(each, Exception)]
         x = (torch.cat(good) if len(good) > 1 else good[0]).to(self._device)
+        left_out = items[0].left_out
+        try:
+            rule = self._rule(left_out)
+        except NoRule:
+            return [DetectorFailed("circuit_open") for _ in items]
         with torch.inference_mode():
-            stand, prints = self._first(x)
+            stand, prints = self._first(x, rule)
         sizes = [len(own) for own in good]
         parts = zip(x.split(sizes), split(stand, sizes), strict=True)
         glances: list[Glance | Exception] = []
@@ -152,7 +172,8 @@ class Scorer:
                 continue
             of_item = None if prints is None else prints[at : at + len(own)]
             at += len(own)
-            glances.append(self._glance(*next(parts), of_item, copies=item.copies))
+            glance = self._glance(*next(parts), of_item, copies=item.copies)
+            glances.append(replace(glance, left_out=left_out))
         return self._with_copies(glances)
 
     def judge(self, cases: Sequence[Case]) -> list[tuple[SampleVerdict, ...] | Glance | Exception]:
@@ -179,7 +200,8 @@ class Scorer:
             if not own.rows:
                 results.append(tuple(self._rules.verdicts(own)))
             elif case.more:
-                results.append(self._glance(case.glance.x, own, case.glance.prints, copies=True))
+                glance = self._glance(case.glance.x, own, case.glance.prints, copies=True)
+                results.append(replace(glance, left_out=case.glance.left_out))
             else:
                 results.append(DetectorFailed("no_evidence"))
         if any(isinstance(each, Glance) for each in results):
@@ -202,14 +224,20 @@ class Scorer:
                     "calibrate again"
                 ) from error
 
-    def _first(self, x: Tensor) -> tuple[Stand, Prints | None]:
+    def _rule(self, left_out: Collection[str]) -> Rule:
+        if not left_out:
+            return self._rules.whole
+        return self._rules.rule(d.name for d in self._detectors if d.name not in left_out)
+
+    def _first(self, x: Tensor, rule: Rule) -> tuple[Stand, Prints | None]:
         """How far the input alone leads, and fingerprints where queries are remembered."""
-        stand = Stand.start(self._rules.whole, len(x))
+        stand = Stand.start(rule, len(x))
         prints = None
         evidence = Evidence(x)
         if self._fingerprint is not None:
             # A chain is judged by what all of them say, whoever is in doubt.
-            looking = [d for d in self._detectors if d.needs is Need.INPUT]
+            known = rule.names
+            looking = [d for d in self._detectors if d.needs is Need.INPUT and d.name in known]
             stand = stand.found(self._panel.score(looking, evidence))
             started = time.perf_counter()
             anomaly = self._rules.anomaly(stand.scores)
@@ -221,7 +249,11 @@ class Scorer:
     def _glance(self, x: Tensor, stand: Stand, prints: Prints | None, *, copies: bool) -> Glance:
         settled = None if stand.rows else tuple(self._rules.verdicts(stand))
         queries = copies and self._panel.asks_more(stand)
-        return Glance(x, settled=settled, prints=prints, stand=stand, queries=queries)
+        peers = self._peers
+        if queries:
+            wanted = self._panel.questions(stand)
+            peers = {key: peer for key, peer in peers.items() if key in wanted}
+        return Glance(x, settled=settled, prints=prints, stand=stand, queries=queries, peers=peers)
 
     def _resumed(self, case: Case) -> Stand | None:
         """Where to go on with a case: from the start, where other detectors are there by now."""
@@ -232,6 +264,7 @@ class Scorer:
             output=case.output is not None,
             chain=case.chain is not None,
             views=None if case.more else case.views.keys(),
+            left_out=case.glance.left_out,
         )
         if len(there) == len(stand.rule.names) or not there:
             return stand if there else None
@@ -240,14 +273,20 @@ class Scorer:
         except NoRule:
             # Answers to some copies only: there is always a rule for none.
             less = self._panel.available(
-                output=case.output is not None, chain=case.chain is not None, views=()
+                output=case.output is not None,
+                chain=case.chain is not None,
+                views=(),
+                left_out=case.glance.left_out,
             )
+            if not less:
+                return None
             rule = self._rules.rule(less)
         return stand.again(rule)
 
     def _remembered(self, stand: Stand, cases: Sequence[Case]) -> Stand:
         """With what the history says of all samples: one settled may be part of a series."""
-        history = [d for d in self._detectors if d.needs is Need.HISTORY]
+        left_out = cases[0].glance.left_out
+        history = [d for d in self._detectors if d.needs is Need.HISTORY and d.name not in left_out]
         if all(d.name in stand.scores for d in history):
             return stand
         x = torch.cat([case.glance.x for case in cases])
@@ -271,7 +310,10 @@ class Scorer:
             return done
         parts = [_rows(glance.x, glance.rows) for _, glance in wanting]
         x = torch.cat(parts)
-        copies = {key: view.purify(x).cpu() for key, view in self._views.items()}
+        stand = wanting[0][1].stand
+        asked = set() if stand is None else self._panel.questions(stand)
+        views = {key: view for key, view in self._views.items() if key in asked}
+        copies = {key: view.purify(x).cpu() for key, view in views.items()}
         at = 0
         for (i, glance), part in zip(wanting, parts, strict=True):
             rows = slice(at, at + len(part))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -134,10 +135,12 @@ class Defended:
         message: pb.ModelInferRequest | bytes,
         metadata: Metadata | None = None,
         principal: str = "tester",
+        timeout_s: float | None = None,
     ) -> Answer:
         """One request from admission to finish, as the service takes it."""
         data = message if isinstance(message, bytes) else message.SerializeToString()
-        flow = Flow(f"r{len(self.flows)}", 0.0, None, principal)
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        flow = Flow(f"r{len(self.flows)}", 0.0, deadline_s, principal)
         self.flows.append(flow)
         self.pipeline.admit()
         outcome = "cancelled"

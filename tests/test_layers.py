@@ -126,27 +126,27 @@ TABLE = {
         "proxy.defences proxy.errors proxy.health proxy.pb proxy.rpc proxy.upstream google"
     ),
     "proxy.defences": (
-        "proxy.adapt proxy.config proxy.defence proxy.errors proxy.metrics proxy.pb proxy.rpc "
-        "proxy.upstream +proxy.artifacts +proxy.devices +proxy.engine +proxy.memory_ladder "
-        "+proxy.parts +proxy.rules "
-        "~proxy.artifacts ~proxy.history.salts ~proxy.scoring ~torch"
+        "proxy.adapt proxy.breaker proxy.config proxy.defence proxy.errors proxy.metrics proxy.pb "
+        "proxy.rpc proxy.upstream +proxy.artifacts +proxy.devices +proxy.engine "
+        "+proxy.memory_ladder +proxy.parts +proxy.rules ~proxy.artifacts ~proxy.history.salts "
+        "~proxy.scoring ~torch"
     ),
     "proxy.service": (
         "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb "
         "proxy.pipeline proxy.regions proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
     ),
     "proxy.scoring": (
-        "detectors.base detectors.query_history proxy.adapt proxy.artifacts proxy.case "
-        "proxy.cascade proxy.config proxy.errors proxy.flow proxy.history.fingerprints "
-        "proxy.history.salts proxy.kinds proxy.panel proxy.parts proxy.purification proxy.rules "
-        "proxy.weights numpy torch"
+        "detectors.base detectors.query_history detectors.rule proxy.adapt proxy.artifacts "
+        "proxy.breaker proxy.cascade proxy.case proxy.config proxy.errors proxy.flow "
+        "proxy.history.fingerprints proxy.history.salts proxy.kinds proxy.panel proxy.parts "
+        "proxy.purification proxy.rules proxy.weights numpy torch"
     ),
     "proxy.rules": (
         "detectors.base detectors.calibration detectors.query_history detectors.rule "
         "detectors.secrecy proxy.cascade proxy.config proxy.errors proxy.flow proxy.keyfile "
         "proxy.policy numpy torch"
     ),
-    "proxy.panel": "detectors.base proxy.cascade torch",
+    "proxy.panel": "detectors.base proxy.breaker proxy.cascade proxy.memory_ladder torch",
     "proxy.cascade": "detectors.base detectors.rule purifiers.learned torch",
     "proxy.stream": (
         "proxy.errors proxy.flow proxy.headers proxy.pb proxy.pipeline proxy.rpc proxy.status "
@@ -177,18 +177,20 @@ TABLE = {
     ),
     "proxy.observer": (
         "proxy.assessor proxy.budget proxy.errors proxy.evidence proxy.flow proxy.inspection "
-        "proxy.policy proxy.tasks proxy.upstream"
+        "proxy.policy proxy.questions proxy.tasks proxy.upstream"
     ),
     "proxy.assessor": (
-        "proxy.device proxy.errors proxy.evidence proxy.flow proxy.inspection proxy.policy"
+        "proxy.device proxy.errors proxy.evidence proxy.flow proxy.inspection proxy.policy "
+        "proxy.questions"
     ),
     "proxy.aggregator": (
         "proxy.answers proxy.device proxy.errors proxy.evidence proxy.inspection proxy.policy "
-        "proxy.queries proxy.tasks proxy.upstream numpy"
+        "proxy.queries proxy.questions proxy.tasks proxy.upstream numpy"
     ),
     "proxy.evidence": (
         "proxy.answers proxy.budget proxy.case proxy.device proxy.errors proxy.flow "
-        "proxy.inspection proxy.queries proxy.tasks proxy.upstream numpy ~proxy.history.history"
+        "proxy.inspection proxy.questions proxy.tasks proxy.upstream ~proxy.history.history "
+        "~proxy.scoring"
     ),
     "proxy.devices": "proxy.cpu_quota proxy.errors torch",
     "proxy.cpu_quota": "",
@@ -198,11 +200,10 @@ TABLE = {
         "proxy.history.salts proxy.memory_ladder proxy.purification proxy.scoring torch"
     ),
     "proxy.device": (
-        "proxy.batcher proxy.budget proxy.case proxy.errors proxy.flow proxy.inspection numpy"
+        "proxy.batcher proxy.budget proxy.case proxy.errors proxy.flow proxy.forecast "
+        "proxy.inspection numpy"
     ),
-    "proxy.queries": (
-        "proxy.answers proxy.case proxy.errors proxy.inspection proxy.tasks proxy.upstream numpy"
-    ),
+    "proxy.queries": "proxy.answers proxy.case proxy.errors proxy.inspection proxy.tasks proxy.upstream numpy",
     "proxy.enforcer": (
         "proxy.aggregator proxy.assessor proxy.decoy proxy.defence proxy.errors proxy.forward "
         "proxy.inspection proxy.tasks proxy.upstream"
@@ -313,6 +314,10 @@ TABLE = {
         "proxy.answers proxy.evidence proxy.flow proxy.inspection proxy.policy proxy.upstream"
     ),
     "detectors.steps": "detectors.sketch numpy",
+    "proxy.questions": (
+        "proxy.answers proxy.case proxy.errors proxy.forecast proxy.inspection proxy.queries "
+        "proxy.tasks proxy.upstream numpy"
+    ),
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",

@@ -97,8 +97,10 @@ def test_late_news_of_passes_begun_before_it_opened_changes_nothing() -> None:
 
 
 def test_circuits_leave_out_what_fails_and_say_so() -> None:
-    clock, told = Clock(), []
-    circuits = Circuits(("a", "b"), lambda name, state: told.append((name, state)), clock)
+    clock = Clock()
+    told: list[tuple[str, State]] = []
+    circuits = Circuits(("a", "b"), clock)
+    circuits.on_change = lambda name, state: told.append((name, state))
     assert circuits.left_out() == frozenset()
     for _ in range(FAILURES):
         circuits.failed("a")
@@ -111,3 +113,14 @@ def test_circuits_leave_out_what_fails_and_say_so() -> None:
     assert circuits.left_out() == frozenset()
     assert told == [("a", State.OPEN), ("a", State.HALF_OPEN), ("a", State.CLOSED)]
     assert circuits.states == {"a": State.CLOSED, "b": State.CLOSED}
+
+
+def test_what_was_no_request_is_forgotten() -> None:
+    circuits = Circuits(("a",), Clock())
+    for _ in range(FAILURES):
+        circuits.failed("a")
+    circuits.reset()
+    assert circuits.left_out() == frozenset()
+    for _ in range(FAILURES - 1):
+        circuits.failed("a")
+    assert circuits.left_out() == frozenset()

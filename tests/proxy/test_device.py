@@ -51,6 +51,7 @@ async def test_a_busy_device_is_waited_for_no_longer_than_the_budget(
     fields = {"budget_ms": 5, "on_failure": on_failure}
     async with opened({"digits_like_fp16": fields}) as d:
         with d.busy_device():
+            await d.queued()  # before the request
             work = d.infer(request("digits_like_fp16", MIXED))
             if on_failure == "closed":
                 with pytest.raises(DetectorFailed, match="budget"):
@@ -62,7 +63,7 @@ async def test_a_busy_device_is_waited_for_no_longer_than_the_budget(
 
 
 async def test_a_client_that_leaves_while_queued(opened: Opener) -> None:
-    async with opened({"digits_like": {}}) as d:
+    async with opened({"digits_like": {"dispatch": "sequential"}}) as d:
         with d.busy_device():
             stays = asyncio.ensure_future(d.infer(request("digits_like", CLEAN)))
             leaves = asyncio.ensure_future(d.infer(request("digits_like", MIXED)))

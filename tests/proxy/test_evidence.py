@@ -40,7 +40,8 @@ def another(message: pb.ModelInferRequest) -> None:
 async def test_hiding_the_answer_hides_nothing(
     opened: Opener, hide: Callable[[pb.ModelInferRequest], None]
 ) -> None:
-    async with opened({"digits_like": {"action": "block"}}, shared_memory="passthrough") as d:
+    fields = {"action": "block", "dispatch": "sequential"}
+    async with opened({"digits_like": fields}, shared_memory="passthrough") as d:
         message = request("digits_like", MIXED)
         hide(message)
         with pytest.raises(Blocked):

@@ -16,7 +16,7 @@ from proxy.flow import Action, Verdict
 from proxy.pb import open_inference_pb2 as pb
 from tests.builders import set_parameter
 from tests.defended import ALL_FOUR, Opener, each, p_values
-from tests.images import CLEAN, MIXED, images_of, request
+from tests.images import CLEAN, MIXED, benign, images_of, request
 from tuning.calibrate import run
 from tuning.triton import EmbeddedTriton
 
@@ -119,6 +119,43 @@ async def test_without_a_cascade_everything_is_asked(opened: Opener) -> None:
         assert len(d.upstream.sent["own"]) == 1
 
 
+@pytest.fixture(scope="module")
+def remembering(
+    triton: EmbeddedTriton, calibrations: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Fields of digits_like with evidence of every cost, and a memory of queries."""
+    folder = tmp_path_factory.mktemp("remembering")
+    names = ("residual", "margin", "feature_squeezing", "history")
+    fields: dict[str, Any] = {
+        "detectors": [{"name": name} for name in names],
+        "calibration": folder,
+        "cascade": CASCADE,
+        "query_attacks": {"fpr": 0.05},
+    }
+    config = Config.model_validate(
+        {"upstream": triton.grpc_address, "models": {"digits_like": {**fields, "fpr": 0.05}}}
+    )
+    with (folder / "log").open("w") as log:
+        run(config, "digits_like", calibrations / "benign.npz", console=Console(file=log))
+    return fields
+
+
+async def test_in_a_batch_the_settled_raise_the_alarm_beside_those_in_doubt(
+    opened: Opener, remembering: dict[str, Any]
+) -> None:
+    base = benign(1, seed=507)[0]
+    noise = np.random.default_rng(1).normal(0, 0.02, (6, *base.shape)).astype(np.float32)
+    pairs = np.concatenate([np.stack((base + n, base - n)) for n in noise]).clip(0, 1)
+    async with opened({"digits_like": remembering}) as d:
+        await d.infer(request("digits_like", np.concatenate([pairs, FROM_CLEAN_TO_TAMPERED])))
+        looked = [set(sample.p_values) for sample in d.flow.samples]
+        assert all("history" in names for names in looked)
+        assert len({frozenset(names) for names in looked}) > 1
+        alarmed = [sample for sample in d.flow.samples[: len(pairs)] if sample.alarm]
+        assert any("feature_squeezing" not in sample.p_values for sample in alarmed)
+        assert d.metric("history_alarms_total") == 1
+
+
 # -- draws by a secret -----------------------------------------------------------------------------
 
 
@@ -183,6 +220,6 @@ async def test_another_model_that_does_not_answer_is_a_failure(
 ) -> None:
     async with opened({"digits_like": {**together, "on_failure": "closed"}}) as d:
         d.upstream.failing["own"] = UpstreamUnavailable("gone")
-        with pytest.raises(DetectorFailed, match="the model refused a copy"):
+        with pytest.raises(DetectorFailed, match="error"):
             await d.infer(request("digits_like", CLEAN))
         assert d.flow.verdict is Verdict.FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.config import Model
 from proxy.flow import Action, SampleVerdict, Verdict
-from proxy.policy import decide, has_failed, judge, targets
+from proxy.policy import decide, failure, judge, targets
 
 PASS, SUSPICIOUS, FAILED = Verdict
 
@@ -76,10 +77,12 @@ def test_nothing_suspicious_is_left_alone(action: str, found: list[SampleVerdict
 
 
 def test_a_failed_sample_is_noticed_whatever_the_others_are() -> None:
-    assert has_failed(samples(FAILED))
-    assert has_failed(samples(PASS, SUSPICIOUS, FAILED))
-    assert not has_failed(samples(PASS, SUSPICIOUS))
-    assert not has_failed([])
+    failed = [replace(each, reason="budget") for each in samples(FAILED)]
+    assert failure(failed) == "budget"
+    assert failure([*samples(PASS, SUSPICIOUS), *failed]) == "budget"
+    assert failure(samples(PASS, FAILED)) == "error", "without a reason it is still a failure"
+    assert failure(samples(PASS, SUSPICIOUS)) == ""
+    assert failure([]) == ""
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def verdicts(subject: Scorer, parts: Sequence[np.ndarray], **kinds: Any) -> list
 def test_what_a_scorer_asks_for(calibrations: Path) -> None:
     subject = scorer(calibrations)
     assert subject.needs_output
-    assert subject.view_keys == ("jpeg(quality=75)", "median(size=2)")
+    assert subject.asks_queries
     assert [d.name for d in subject.detectors] == [
         *("residual", "margin", "energy", "feature_squeezing")
     ]
@@ -74,7 +74,7 @@ def test_what_a_scorer_asks_for(calibrations: Path) -> None:
     assert subject.samples((4, 3, 32, 32)) == 4
     quiet = scorer(calibrations, "digits_like_fp16", replace(SPEC, datatype="FP16"))
     assert not quiet.needs_output
-    assert quiet.view_keys == ()
+    assert not quiet.asks_queries
     assert set(quiet.threshold_bounds) == {"input"}
 
 
