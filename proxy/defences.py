@@ -12,7 +12,7 @@ from proxy.adapt import ModelSpec, resolve
 from proxy.breaker import State
 from proxy.config import Config
 from proxy.defence import Defence
-from proxy.errors import ConfigError, UpstreamError
+from proxy.errors import ConfigError, UpstreamError, UpstreamUnavailable
 from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
 from proxy.upstream import Upstream
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from proxy.scoring import Scorer
 
 _ASK_TIMEOUT_S = 5.0
+
+Description = tuple[pb.ModelMetadataResponse, pb.ModelConfig | None]
+"""What Triton says of a model; the configuration is None where it is restricted."""
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ class Defences:
         self._salts = salts
         self._metrics = metrics
         self._artifacts: dict[str, Artifact] = {}
+        self._described: dict[str, Description] = {}
         self._device: torch.device | None = None
         if any(model.detectors for model in config.models.values()):
             self._load()
@@ -77,25 +81,37 @@ class Defences:
         """The configured models' defences."""
         return list(self._known.values())
 
+    def learn_from(self, previous: Defences) -> None:
+        """Take over what Triton has said of its models, for those it says nothing of now.
+
+        A configuration that comes while Triton is being restarted must not undo the defences.
+        """
+        self._described = {**previous._described, **self._described}
+
     async def refresh(self, upstream: Upstream) -> None:
         """Ask Triton about every configured model and complete or mend what has changed.
 
         Raises:
-            UpstreamUnavailable: Triton cannot be reached; nothing was changed.
+            UpstreamUnavailable: Triton cannot be reached, and has not described a model yet that is
+                not ready; nothing was changed.
             UpstreamError: Triton takes too long; what it had described by then is in force.
         """
         for defence in self._known.values():
             if defence.model is None:
                 continue
             try:
-                metadata, config = await describe(upstream, defence.name)
+                self._described[defence.name] = await describe(upstream, defence.name)
+            except UpstreamUnavailable:
+                if defence.is_ready or defence.name not in self._described:
+                    raise
             except UpstreamError as error:
                 if error.code_name == "DEADLINE_EXCEEDED":
                     raise  # the others would have to wait as long
-                self._report(defence, f"Triton does not describe it: {error.details}")
-                continue
+                if defence.is_ready or defence.name not in self._described:
+                    self._report(defence, f"Triton does not describe it: {error.details}")
+                    continue
             try:
-                spec = resolve(defence.name, defence.model, metadata, config)
+                spec = resolve(defence.name, defence.model, *self._described[defence.name])
                 if spec != defence.spec or not defence.is_ready:
                     scorer = None
                     if defence.wants_scoring:  # tenths of a second, in which the traffic goes on
@@ -173,9 +189,7 @@ def _circuit_changed(defence: Defence, detector: str, state: State) -> None:
         log.warning("model %s: detector %s is %s", defence.name, detector, what)
 
 
-async def describe(
-    upstream: Upstream, model: str
-) -> tuple[pb.ModelMetadataResponse, pb.ModelConfig | None]:
+async def describe(upstream: Upstream, model: str) -> Description:
     """Triton's metadata and configuration of a model; the latter None where it is restricted.
 
     Raises:

@@ -100,7 +100,7 @@ class Server:
         self._audit = AuditLog(config.audit.path, self._metrics.audit_dropped)
         self._upstream = _upstream(config)
         self._history = self._new_history(config)
-        defences = self._defences(config)
+        defences = self._in_force = self._defences(config)
         self._batcher: Batcher | None = None
         self._pipeline = Pipeline(
             Parts(config, defences.find),
@@ -263,12 +263,14 @@ class Server:
                 await self._history.start()
                 self._pipeline.use_history(self._history)
         defences = await asyncio.to_thread(self._defences, config)
+        defences.learn_from(self._in_force)
         await defences.refresh(self._upstream)
         self._provide_batcher(config, defences)
         self._config = config
         self._pipeline.flush()  # what has finished counts for the models of its time
         self._pipeline.parts = Parts(config, defences.find)
         self._monitor.use(defences)
+        self._in_force = defences
 
     def _new_history(self, config: Config) -> History | None:
         """The memory of queries, if some model wants one."""

@@ -167,6 +167,20 @@ async def test_triton_out_of_reach_changes_nothing(calibrations: Path) -> None:
     assert defences.find("digits_like_fp16").problem == ""
 
 
+@pytest.mark.parametrize("away", [UpstreamError(5, "unknown model"), UpstreamUnavailable("gone")])
+async def test_a_new_configuration_while_triton_is_away_undoes_no_defence(
+    upstream: Asked, calibrations: Path, away: Exception
+) -> None:
+    models = settings_of(calibrations, {"digits_like_fp16": {}})
+    before, _ = build(models)
+    await before.refresh(upstream)
+    upstream.instead["ModelMetadata"] = away
+    after, _ = build(models)
+    after.learn_from(before)
+    await after.refresh(upstream)
+    assert after.find("digits_like_fp16").is_ready
+
+
 async def test_a_hidden_configuration_is_done_without(upstream: Asked) -> None:
     upstream.instead["ModelConfig"] = UpstreamError(14, "This protocol is restricted")
     metadata, config = await describe(upstream, "digits_like")
