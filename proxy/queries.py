@@ -10,7 +10,14 @@ import numpy as np
 
 from proxy.answers import Output, copies_request, read_output, rows_of
 from proxy.case import Buffer
-from proxy.errors import DeadlineExceeded, DetectorFailed, Overloaded, ProxyError, UpstreamError
+from proxy.errors import (
+    DeadlineExceeded,
+    DetectorFailed,
+    Overloaded,
+    ProxyError,
+    UpstreamError,
+    UpstreamUnavailable,
+)
 from proxy.inspection import Image, Inspection
 from proxy.tasks import Tasks
 from proxy.upstream import Upstream
@@ -28,7 +35,7 @@ class Answers:
     failure: DetectorFailed | Overloaded | None = None
     """Why some are missing, if so."""
     unanswered: frozenset[str] = frozenset()
-    """Those the server is to blame for: not the ones it found fault with."""
+    """Those that held up a detector while the server was there."""
 
 
 NOTHING_ASKED = Answers({})
@@ -66,7 +73,7 @@ class Query:
                 outputs |= task.result()
                 continue
             failure = _told(error)
-            if not _is_refusal(error):
+            if not _befalls_all(error):
                 unanswered |= {*self._asked[task]}
         if late and failure is None:
             failure = DetectorFailed("budget")
@@ -86,9 +93,14 @@ def _told(error: BaseException) -> DetectorFailed | Overloaded:
     return failure
 
 
-def _is_refusal(error: BaseException) -> bool:
-    """Whether the server found fault with the request, which is made like the client's own."""
-    return isinstance(error, UpstreamError) and error.code_name == "INVALID_ARGUMENT"
+def _befalls_all(error: BaseException) -> bool:
+    """Whether the client's own call will have failed as well, so that no detector is to blame.
+
+    The server is gone, or finds fault with the request, which the copies' is made like.
+    """
+    if isinstance(error, UpstreamError):
+        return error.code_name == "INVALID_ARGUMENT"
+    return isinstance(error, UpstreamUnavailable)
 
 
 class Queries:

@@ -55,7 +55,7 @@ async def test_a_detector_whose_copies_go_unanswered_is_left_out_and_comes_back(
     opened: Opener,
 ) -> None:
     async with opened({"digits_like": {}}) as d:
-        d.upstream.failing["own"] = UpstreamUnavailable("gone")
+        d.upstream.failing["own"] = UpstreamError(14, "not now")
         for _ in range(FAILURES):
             await d.infer(request("digits_like", CLEAN))
         assert d.metric("detector_circuit_opened_total", detector="feature_squeezing") == 1
@@ -73,9 +73,12 @@ async def test_a_detector_whose_copies_go_unanswered_is_left_out_and_comes_back(
         assert each(d.flow.samples) == ["pass", "suspicious", "pass", "pass"]
 
 
-async def test_what_the_server_finds_fault_with_opens_nothing(opened: Opener) -> None:
+@pytest.mark.parametrize("error", [UpstreamError(3, "no such parameter"), UpstreamUnavailable("")])
+async def test_what_befalls_the_clients_own_call_too_opens_nothing(
+    opened: Opener, error: Exception
+) -> None:
     async with opened({"digits_like": {}}) as d:
-        d.upstream.failing["own"] = UpstreamError(3, "no such parameter")
+        d.upstream.failing["own"] = error
         for _ in range(2 * FAILURES):
             await d.infer(request("digits_like", CLEAN))
         assert d.metric("detector_circuit_opened_total") == 0
