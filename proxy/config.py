@@ -300,10 +300,14 @@ class Model(_Strict):
     fpr: float = Field(default=0.01, gt=0, lt=1)
     """Wanted false-positive rate, a share of benign samples, held on the worst calibrated group."""
     budget_ms: float = Field(default=50.0, gt=0)
-    """Longest a request waits for its defence, milliseconds; past it `on_failure` decides. The
-    model's own time for the client's request is not counted."""
+    """Longest a request waits for its defence, milliseconds. A stage that would take longer by all
+    experience is not begun; what is known by then can still show that a request is suspicious,
+    and otherwise `on_failure` decides. The model's own time for the client's request is not
+    counted. Where the client's deadline is shorter, the request ends with DEADLINE_EXCEEDED
+    instead: no deadline buys a pass."""
     on_failure: Literal["open", "closed"] = "open"
-    """What a detector failure means. open: pass (counted); closed: refuse."""
+    """What a missing verdict means: a detector failed, was too slow, or is left out for a while
+    since it kept failing. open: pass (counted); closed: refuse."""
     annotate: bool = False
     """Tell the caller: trailing metadata breakwater-verdict and breakwater-request-id. Off by
     default, since a visible verdict is an oracle for an attacker's search."""
