@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from detectors.tails import GroupTails
+from detectors.tails import Array, GroupTails
 
 _MOST = 20.0
 """Tail score of one benign sample in half a billion: past it, more is not more suspicious."""
@@ -86,12 +87,26 @@ class Fusion:
 
     def of_matrix(self, scores: Tensor) -> Tensor:
         """The same for a matrix (B, D) in the order of `names`."""
+        on_cpu = self._weights.device.type == scores.device.type == "cpu"
+        if on_cpu and not scores.requires_grad and scores.dtype == torch.float32:
+            return torch.from_numpy(self._of_array(scores.numpy()))
         tails = self._tails(scores)
         fused = [
             final(score(tails)[:, None])[:, 0]
             for score, final in zip(self._scores(), self._final, strict=True)
         ]
         return torch.stack(fused).amax(dim=0)
+
+    def _of_array(self, scores: Array) -> Array:
+        """The same in numpy: for a few samples a quarter of the time."""
+        tails = np.minimum(self.tails.of_array(scores), np.float32(_FAR))
+        vector = tails * self._weights.numpy()
+        length = np.sqrt((vector * vector).sum(1, keepdims=True))
+        fused: Array = self._final[0].of_array(length)[:, 0]
+        if self._learner is not None:
+            learned = self._learner(torch.from_numpy(tails)).numpy()
+            fused = np.maximum(fused, self._final[1].of_array(learned[:, None])[:, 0])
+        return fused
 
     def _tails(self, scores: Tensor) -> Tensor:
         return self.tails(scores).clamp(max=_FAR)

@@ -168,7 +168,7 @@ class Rules:
     def verdicts(self, stand: Stand) -> list[SampleVerdict]:
         """What becomes of samples of which none is in doubt any more."""
         threshold, levels = stand.rule.threshold.value, stand.rule.levels
-        p_values = {name: self._p_values(name, scores) for name, scores in stand.scores.items()}
+        p_values = self._p_values(stand.scores)
         history = stand.scores.get(QueryHistory.name)
         alarms = (
             [False] * len(stand.fused)
@@ -183,15 +183,17 @@ class Rules:
             found.append(_verdict(fused, threshold, looked, alarm=alarms[i]))
         return found
 
-    def _p_values(self, name: str, scores: Tensor) -> list[float]:
-        """As `Calibration.p_values`, for one detector's scores on the CPU."""
-        benign, found = self._benign[name], scores.numpy()
-        total = len(benign) + 1
+    def _p_values(self, scores: Mapping[str, Tensor]) -> dict[str, list[float]]:
+        """As `Calibration.p_values`, for scores on the CPU: all but the search at once."""
+        if not scores:
+            return {}
+        found = [each.numpy() for each in scores.values()]
+        benign = [self._benign[name] for name in scores]
+        total = len(benign[0]) + 1
+        below = [each.searchsorted(own) for each, own in zip(benign, found, strict=True)]
         with np.errstate(invalid="ignore"):  # 0 * inf is NaN, and meant to be
-            values: list[float] = (
-                (total - np.searchsorted(benign, found)) / total + found * 0
-            ).tolist()
-        return values
+            p = (total - np.array(below)) / total + np.array(found) * 0
+        return dict(zip(scores, p.tolist(), strict=True))
 
     # -- how rules are made ----------------------------------------------------------------------
 
