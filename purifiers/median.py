@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from purifiers.base import Purifier, PurifierError
+from purifiers.pieces import in_pieces
 
 
 class Median(Purifier):
@@ -39,7 +41,7 @@ class Median(Purifier):
         return f"median(size={self.size})"
 
     def _purify(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return _median_2x2(x) if self.size == 2 else _median_3x3(x)
+        return in_pieces(_median_2x2 if self.size == 2 else _median_3x3, x)
 
 
 def _median_2x2(x: Tensor) -> Tensor:
@@ -61,15 +63,28 @@ def _median_3x3(x: Tensor) -> Tensor:
     """
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")  # (B, C, H+2, W+2)
     top, mid, bottom = padded[..., :-2, :], padded[..., 1:-1, :], padded[..., 2:, :]
-    low = torch.minimum(torch.minimum(top, mid), bottom)  # (B, C, H, W+2)
-    high = torch.maximum(torch.maximum(top, mid), bottom)
-    middle = _median_of_three(top, mid, bottom)
+    low, high = torch.minimum(top, mid), torch.maximum(top, mid)  # (B, C, H, W+2)
+    middle, high = torch.minimum(high, bottom), torch.maximum(high, bottom, out=_over(high))
+    low, middle = torch.minimum(low, middle), torch.maximum(low, middle, out=_over(middle))
     return _median_of_three(
-        torch.maximum(torch.maximum(low[..., :-2], low[..., 1:-1]), low[..., 2:]),
+        _folded(torch.maximum, low),
         _median_of_three(middle[..., :-2], middle[..., 1:-1], middle[..., 2:]),
-        torch.minimum(torch.minimum(high[..., :-2], high[..., 1:-1]), high[..., 2:]),
+        _folded(torch.minimum, high),
     )
 
 
+def _folded(pick: Callable[..., Tensor], values: Tensor) -> Tensor:
+    """The least or largest of every three neighbours in a row, (B, C, H, W)."""
+    two = pick(values[..., :-2], values[..., 1:-1])
+    return pick(two, values[..., 2:], out=_over(two))
+
+
 def _median_of_three(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    return torch.maximum(torch.minimum(a, b), torch.minimum(torch.maximum(a, b), c))
+    high = torch.maximum(a, b)
+    middle = torch.minimum(high, c, out=_over(high))
+    return torch.maximum(torch.minimum(a, b), middle, out=_over(middle))
+
+
+def _over(values: Tensor) -> Tensor | None:
+    """Where a result may overwrite values: fewer of them then leave the cache."""
+    return values if torch.is_inference_mode_enabled() else None
