@@ -11,6 +11,7 @@ from torch import Tensor
 from detectors import Detector, Evidence, Need
 from detectors.calibration import Calibration
 from detectors.rule import Cascade
+from proxy.breaker import FAILURES
 from proxy.cascade import Stand
 from proxy.panel import Panel, is_there
 from purifiers import Median, Purifier
@@ -83,7 +84,10 @@ def parts() -> tuple[Brightness, First, View]:
 
 
 def test_each_level_is_run_for_the_samples_in_doubt(parts: tuple[Brightness, ...]) -> None:
-    panel, x = Panel(parts, lambda name, seconds: None), images(ORDINARY, DOUBTFUL, PLAIN, DOUBTFUL)
+    panel, x = (
+        Panel(parts, lambda name, seconds: None, 60.0),
+        images(ORDINARY, DOUBTFUL, PLAIN, DOUBTFUL),
+    )
     stand = panel.advance(Stand.start(RULE, 4), Evidence(x))
     assert (stand.rows, stand.level, panel.asks_more(stand)) == ((1, 3), 1, False)
     output = torch.tensor([[ODD, 0.0], [ORDINARY, 0.0]])
@@ -97,7 +101,7 @@ def test_each_level_is_run_for_the_samples_in_doubt(parts: tuple[Brightness, ...
 
 
 def test_all_that_is_there_is_used_in_one_go(parts: tuple[Brightness, ...]) -> None:
-    panel, x = Panel(parts, lambda name, seconds: None), images(ORDINARY, DOUBTFUL, DOUBTFUL)
+    panel, x = Panel(parts, lambda name, seconds: None, 60.0), images(ORDINARY, DOUBTFUL, DOUBTFUL)
     answers = torch.tensor([[ODD, 0.0], [ORDINARY, 0.0], [ODD, 0.0]])
     stand = panel.advance(Stand.start(RULE, 3), Evidence(x, answers, {KEY: answers}))
     assert stand.reached == (0, 1, 2)
@@ -106,12 +110,14 @@ def test_all_that_is_there_is_used_in_one_go(parts: tuple[Brightness, ...]) -> N
 
 def test_every_pass_is_told(parts: tuple[Brightness, ...]) -> None:
     told: list[str] = []
-    Panel(parts, lambda name, seconds: told.append(name)).score(parts[:1], Evidence(images(0.0)))
+    Panel(parts, lambda name, seconds: told.append(name), 60.0).score(
+        parts[:1], Evidence(images(0.0))
+    )
     assert told == ["brightness"]
 
 
 def test_who_has_what_it_looks_at(parts: tuple[Brightness, ...]) -> None:
-    panel = Panel(parts, lambda name, seconds: None)
+    panel = Panel(parts, lambda name, seconds: None, 60.0)
     assert panel.available(output=False, chain=True, views=None) == ["brightness"]
     assert panel.available(output=True, chain=False, views=()) == ["brightness", "first"]
     assert panel.available(output=True, chain=False, views=[KEY]) == list(NAMES)
@@ -119,3 +125,26 @@ def test_who_has_what_it_looks_at(parts: tuple[Brightness, ...]) -> None:
     output = torch.zeros(1, 2)
     assert [is_there(part, Evidence(images(0.0))) for part in parts] == [True, False, False]
     assert [is_there(part, Evidence(images(0.0), output)) for part in parts] == [True, True, False]
+
+
+def test_a_detector_slower_than_the_limit_is_left_out_in_the_end() -> None:
+    parts = (Brightness(), First())
+    panel = Panel(parts, lambda name, seconds: None, 0.0)
+    for _ in range(FAILURES):
+        panel.score(parts[:1], Evidence(images(ORDINARY)))
+    assert panel.circuits.left_out() == {"brightness"}
+
+
+class Greedy(Brightness):
+    """Never fits."""
+
+    def _score(self, evidence: Evidence) -> Tensor:
+        raise torch.OutOfMemoryError
+
+
+def test_memory_that_does_not_suffice_is_no_detectors_fault() -> None:
+    panel = Panel([Greedy()], lambda name, seconds: None, 60.0)
+    for _ in range(2 * FAILURES):
+        with pytest.raises(torch.OutOfMemoryError):
+            panel.score([Greedy()], Evidence(images(ORDINARY)))
+    assert panel.circuits.left_out() == frozenset()
