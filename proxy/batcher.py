@@ -69,6 +69,11 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="breakwater-device", daemon=True)
         self._thread.start()
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is run on the device or waits for it."""
+        return not self._waiting
+
     async def submit(
         self,
         key: Hashable,
@@ -94,11 +99,14 @@ class Batcher:
         entry = _Entry(key, size, item, run, cast(Any, future), now + budget_s, now)
         self._waiting += 1
         self._inbox.put(entry)
+        if budget_s == float("inf"):
+            return await future
+        # A third of what `asyncio.timeout` costs, several times a request.
+        timer = self._loop.call_later(budget_s, _expire, future)
         try:
-            async with asyncio.timeout(None if budget_s == float("inf") else budget_s):
-                return await future
-        except TimeoutError:
-            raise DetectorFailed("budget") from None
+            return await future
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """Stop the thread after the batch it is running; entries still waiting fail.
@@ -193,6 +201,11 @@ class Batcher:
                 entry.future.set_result((value, max(0.0, started_s - entry.queued_s)))
 
 
+def _expire(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(DetectorFailed("budget"))
+
+
 def _run(batch: Sequence[_Entry[Any, Any]]) -> list[object]:
     """Run a batch; if it raises, run its entries one by one so that only the culprit fails."""
     started_s = time.monotonic()
@@ -205,12 +218,29 @@ def _run(batch: Sequence[_Entry[Any, Any]]) -> list[object]:
     except Exception as error:  # noqa: BLE001
         if len(batch) > 1:
             return [outcome for entry in batch for outcome in _run_alone(entry)]
-        if not isinstance(error, DetectorFailed):
-            failure = DetectorFailed("error", f"{type(error).__name__}: {error}")
-            failure.__cause__ = error
-            error = failure
-        return [error]
+        return [_told(error)]
     return [r if isinstance(r, Exception) else (r, started_s) for r in results]
+
+
+def run_here(run: Callable[[Item], Result], item: Item) -> Result:
+    """The result of one item, run on the caller's thread.
+
+    Raises:
+        DetectorFailed: whatever `run` raised.
+    """
+    try:
+        return run(item)
+    except Exception as error:  # noqa: BLE001 (as in `_run`: a detector may raise anything)
+        failure = _told(error)
+        raise failure from failure.__cause__
+
+
+def _told(error: Exception) -> DetectorFailed:
+    if isinstance(error, DetectorFailed):
+        return error
+    failure = DetectorFailed("error", f"{type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
 
 
 def _run_alone(entry: _Entry[Any, Any]) -> list[object]:

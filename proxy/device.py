@@ -8,7 +8,7 @@ from collections.abc import Hashable
 import numpy as np
 import numpy.typing as npt
 
-from proxy.batcher import Batcher, Item, Result, Run
+from proxy.batcher import Batcher, Item, Result, Run, run_here
 from proxy.budget import count_as_queued
 from proxy.case import Buffer, Case, Glance, Pixels, Splice, Suspects
 from proxy.errors import DetectorFailed
@@ -51,6 +51,8 @@ class Device:
     ) -> tuple[SampleVerdict, ...] | Glance:
         """A further pass, with answers: verdicts, or what to ask about the samples in doubt."""
         scorer, glance = image.scorer, case.glance
+        if self.batcher is not None and self.batcher.is_at_rest and scorer.is_quick(case):
+            return self._judge_here(inspection, image, case)
         classes = None if case.output is None else case.output.shape[1]
         stand, kinds = glance.stand, (case.chain is not None, case.more, glance.queries)
         key = (
@@ -86,6 +88,18 @@ class Device:
         key = ("combine", id(purification))
         size = answers.shape[1]
         return await self._run(inspection, "purify", key, answers, purification.combine, size)
+
+    def _judge_here(
+        self, inspection: Inspection, image: Image, case: Case
+    ) -> tuple[SampleVerdict, ...] | Glance:
+        """On the event loop, since waking the device thread would take as long as the judgement.
+
+        Where that thread is awake, it judges many at once, which is cheaper.
+        """
+        if inspection.left_s <= 0:
+            raise inspection.overrun()
+        with inspection.waiting("score"):
+            return run_here(image.scorer.judge_here, case)
 
     async def _run(
         self,

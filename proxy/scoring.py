@@ -35,6 +35,7 @@ from proxy.kinds import codec_of
 from proxy.panel import Panel
 from proxy.parts import build_detectors, build_purifiers
 from proxy.purification import Purification, Purifying
+from proxy.quick import is_light, is_quick
 from proxy.rules import NoRule, Rules
 
 Rows = TypeVar("Rows", Tensor, npt.NDArray[np.float32])
@@ -86,6 +87,7 @@ class Scorer:
             self._fingerprint = Fingerprinter(
                 salts.steady(spec.model), lambda: salts.of(spec.model)
             )
+        self._light = frozenset(d.name for d in self._detectors if is_light(d))
         self._panel = Panel(self._detectors, on_detector, model.budget_ms / 1000)
         fpr = model.query_attacks.fpr
         alarms = (d.alarm_level(fpr) for d in self._detectors if isinstance(d, QueryHistory))
@@ -207,6 +209,21 @@ class Scorer:
         if any(isinstance(each, Glance) for each in results):
             return self._with_copies(results)
         return results
+
+    def is_quick(self, case: Case) -> bool:
+        """Whether `judge_here` will do; see `proxy.quick`."""
+        return self._device.type == "cpu" and is_quick(case, self._light)
+
+    def judge_here(self, case: Case) -> tuple[SampleVerdict, ...] | Glance:
+        """As `judge`, for one quick case, on any thread; raises what that would return.
+
+        Light detectors keep nothing between passes, the rules are replaced in one assignment, and
+        the circuits have a lock. It takes too little memory for the engine's ladder.
+        """
+        (found,) = Scorer.judge(self, [case])
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def samples(self, shape: Sequence[int]) -> int:
         """How many samples a tensor of this wire shape holds (raises InvalidTensor)."""

@@ -139,8 +139,9 @@ TABLE = {
         "detectors.base detectors.query_history detectors.rule proxy.adapt proxy.artifacts "
         "proxy.breaker proxy.cascade proxy.case proxy.config proxy.errors proxy.flow "
         "proxy.history.fingerprints proxy.history.salts proxy.kinds proxy.panel proxy.parts "
-        "proxy.purification proxy.rules proxy.weights numpy torch"
+        "proxy.purification proxy.quick proxy.rules proxy.weights numpy torch"
     ),
+    "proxy.quick": "detectors detectors.base proxy.cascade proxy.case",
     "proxy.rules": (
         "detectors.base detectors.calibration detectors.query_history detectors.rule "
         "detectors.secrecy proxy.cascade proxy.config proxy.errors proxy.flow proxy.keyfile "

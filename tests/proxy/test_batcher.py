@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.batcher import Batcher
+from proxy.batcher import Batcher, run_here
 from proxy.errors import DetectorFailed, InvalidTensor, Overloaded
 
 LONG_S = 60.0
@@ -300,6 +300,17 @@ async def test_one_that_raises_fails_alone() -> None:
         assert isinstance(failure.value.__cause__, ZeroDivisionError)
 
 
+async def test_one_run_on_the_callers_thread_fails_alike() -> None:
+    assert run_here(lambda item: item * 2, 3) == 6
+    with pytest.raises(DetectorFailed, match="ZeroDivisionError") as failure:
+        run_here(lambda item: item / 0, 1)
+    assert failure.value.reason == "error"
+    assert isinstance(failure.value.__cause__, ZeroDivisionError)
+    with pytest.raises(DetectorFailed) as failure:
+        run_here(_no_evidence, 1)
+    assert failure.value.reason == "no_evidence"
+
+
 async def test_after_a_failed_batch_only_those_who_still_wait_are_run_again() -> None:
     runs: list[list[int]] = []
     inside, release = threading.Event(), threading.Event()
@@ -420,3 +431,7 @@ def test_a_loop_that_closes_first_leaves_no_thread_behind() -> None:
     device.gate.set()
     thread.join(LONG_S)
     assert not thread.is_alive()
+
+
+def _no_evidence(item: int) -> int:
+    raise DetectorFailed("no_evidence")

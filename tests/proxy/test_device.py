@@ -74,3 +74,23 @@ async def test_a_client_that_leaves_while_queued(opened: Opener) -> None:
         assert leaves.cancelled()
         assert [flow.outcome for flow in d.flows] == ["ok", "cancelled"]
         assert len(d.upstream.sent["client"]) == 1
+
+
+async def test_what_is_quick_is_judged_while_the_device_thread_sleeps(opened: Opener) -> None:
+    async with opened({"digits_like": {"action": "purify"}}) as d:
+        await d.infer(request("digits_like", MIXED))
+        assert each(d.flow.samples) == ["pass", "suspicious", "pass", "pass"]
+        assert d.metric("batch_size_count") == 2  # looked at, and purified: judged elsewhere
+
+
+async def test_what_is_quick_joins_the_others_where_it_is_awake(opened: Opener) -> None:
+    async with opened({"digits_like": {}}) as d:
+        d.upstream.held = {"client"}
+        task = asyncio.ensure_future(d.infer(request("digits_like", CLEAN)))
+        await d.upstream.expect("own")
+        with d.busy_device():
+            await d.queued()
+            d.upstream.release()
+            assert await asyncio.wait({task}, timeout=0.1) == (set(), {task})
+        await task
+        assert d.metric("batch_size_count") == 3  # looked at, held, judged
