@@ -31,5 +31,5 @@ class Energy(Detector):
     def _score(self, evidence: Evidence) -> Tensor:
         if evidence.output is None:
             raise DetectorError("energy needs the model's output")
-        output = floored(evidence.output)
-        return (output - output.mean(dim=1, keepdim=True)).logsumexp(dim=1)
+        # Less the mean of the logits, their log-sum-exp is minus the mean log-probability.
+        return -floored(evidence.output).log_softmax(1).mean(1)

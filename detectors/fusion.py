@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detectors.tails import Array, GroupTails
+from detectors.tails import Array, GroupTails, quiet
 
 _MOST = 20.0
 """Tail score of one benign sample in half a billion: past it, more is not more suspicious."""
@@ -89,7 +89,8 @@ class Fusion:
         """The same for a matrix (B, D) in the order of `names`."""
         on_cpu = self._weights.device.type == scores.device.type == "cpu"
         if on_cpu and not scores.requires_grad and scores.dtype == torch.float32:
-            return torch.from_numpy(self._of_array(scores.numpy()))
+            with quiet():
+                return torch.from_numpy(self._of_array(scores.numpy()))
         tails = self._tails(scores)
         fused = [
             final(score(tails)[:, None])[:, 0]

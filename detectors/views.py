@@ -38,7 +38,8 @@ def softmax_change(output: Tensor, others: Tensor) -> Tensor:
 
     Source: Xu, Evans, Qi, NDSS 2018 (arXiv 1704.01155), 3.3.
     """
-    distance = (floored(output).softmax(1) - _floored(others).softmax(2)).abs().sum(2)
+    shares = _together(output, others).softmax(2)
+    distance = (shares[1:] - shares[:1]).abs().sum(2)
     return (distance + _LEAST_CHANGE).log()
 
 
@@ -51,8 +52,8 @@ def tempered_divergence(output: Tensor, others: Tensor, temperature: float) -> T
     Source: Lin, IEEE Trans. Inf. Theory 1991, for the divergence; Meng and Chen, CCS 2017 (arXiv
     1705.09064), 3.3, for temperatures above 1.
     """
-    p = (floored(output) / temperature).log_softmax(1)
-    q = (_floored(others) / temperature).log_softmax(2)
+    logs = (_together(output, others) / temperature).log_softmax(2)
+    p, q = logs[:1], logs[1:]
     middle = torch.logaddexp(p, q) - math.log(2)
     divergence = ((p.exp() * (p - middle)).sum(2) + (q.exp() * (q - middle)).sum(2)) / 2
     return (divergence.clamp_min(0) + _LEAST_DIVERGENCE).log()
@@ -160,8 +161,13 @@ def view_of(owner: str, part: Mapping[str, Any]) -> Purifier:
 
 def _choice_lost(output: Tensor, others: Tensor) -> Tensor:
     """How much less probable the model's own choice is in the other answers, log, (V, B)."""
-    own = choice_log_probability(output, output[None])
-    return own - choice_log_probability(output, others)
+    found = choice_log_probability(output, torch.cat((output[None], others)))
+    return found[:1] - found[1:]
+
+
+def _together(output: Tensor, others: Tensor) -> Tensor:
+    """The model's own answer and then the others, floored, (1 + V, B, K)."""
+    return _floored(torch.cat((output[None], others)))
 
 
 def _floored(answers: Tensor) -> Tensor:

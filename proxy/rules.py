@@ -187,12 +187,11 @@ class Rules:
         """As `Calibration.p_values`, for scores on the CPU: all but the search at once."""
         if not scores:
             return {}
-        found = [each.numpy() for each in scores.values()]
+        found = np.array([each.numpy() for each in scores.values()])
         benign = [self._benign[name] for name in scores]
         total = len(benign[0]) + 1
         below = [each.searchsorted(own) for each, own in zip(benign, found, strict=True)]
-        with np.errstate(invalid="ignore"):  # 0 * inf is NaN, and meant to be
-            p = (total - np.array(below)) / total + np.array(found) * 0
+        p = np.where(np.isfinite(found), (total - np.array(below)) / total, np.nan)
         return dict(zip(scores, p.tolist(), strict=True))
 
     # -- how rules are made ----------------------------------------------------------------------
