@@ -136,17 +136,16 @@ def copies_request(
     """
     count = len(copies)
     total = request.tensors[image].shape[:1]
-    tensors = []
+    tensors: list[tuple[str, str, Sequence[int], Buffer | Sequence[Buffer]]] = []
     for tensor in request.tensors:
         shape = tensor.shape
         chosen = samples if spec.has_batch_axis and shape[:1] == total else None
         if spec.has_batch_axis and shape:
             rows = shape[0] if chosen is None else len(chosen)
             shape = (rows * count, *shape[1:])
-        if tensor.index == image:
-            data = b"".join(copies)
-        else:
-            data = rows_of(tensor, chosen) * (count if spec.has_batch_axis else 1)
+        data = copies
+        if tensor.index != image:
+            data = [rows_of(tensor, chosen)] * (count if spec.has_batch_axis else 1)
         tensors.append((tensor.name, tensor.datatype, shape, data))
     parameters = {
         key: getattr(value, value.WhichOneof("parameter_choice") or "string_param")

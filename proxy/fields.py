@@ -149,10 +149,10 @@ def _skip(data: Buffer, position: int, tag: int, apart: tuple[int, int]) -> int:
     raise InvalidRequest("the message has a malformed varint")
 
 
-def raw_header(field: int, payload: Buffer) -> bytes:
-    """Return the tag and length that precede a payload."""
+def raw_header(field: int, *parts: Buffer) -> bytes:
+    """Return the tag and length that precede a payload, which may come in parts."""
     header = bytearray((field << 3 | _LEN,))
-    length = len(payload)
+    length = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
     while length > 0x7F:
         header.append(length & 0x7F | 0x80)
         length >>= 7

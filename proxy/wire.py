@@ -345,7 +345,7 @@ def stream_error(request_id: str, text: str) -> bytes:
 def build_infer_request(
     model: str,
     version: str,
-    tensors: Sequence[tuple[str, str, Sequence[int], Buffer]],
+    tensors: Sequence[tuple[str, str, Sequence[int], Buffer | Sequence[Buffer]]],
     outputs: Sequence[str] = (),
     *,
     request_id: str = "",
@@ -356,7 +356,7 @@ def build_infer_request(
     Args:
         model: the model's name.
         version: its version, or empty for the newest.
-        tensors: (name, datatype, shape, payload in raw form).
+        tensors: (name, datatype, shape, payload in raw form, whole or in parts).
         outputs: names of the outputs wanted; empty for all of them.
         request_id: copied to the response by the server.
         parameters: of the request, such as priority or a custom key.
@@ -367,7 +367,8 @@ def build_infer_request(
     parts: list[Buffer] = []
     for name, datatype, shape, payload in tensors:
         head.inputs.add(name=name, datatype=datatype, shape=shape)
-        parts += (raw_header(RAW_INPUT, payload), payload)
+        pieces = (payload,) if isinstance(payload, bytes | memoryview) else payload
+        parts += (raw_header(RAW_INPUT, *pieces), *pieces)
     for name in outputs:
         head.outputs.add(name=name)
     return b"".join([head.SerializeToString(), *parts])

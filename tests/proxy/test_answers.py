@@ -155,10 +155,11 @@ def test_copies_of_some_samples_take_their_rows_of_other_inputs_along() -> None:
         }
     )
     request = wire.InferRequest.parse(message.SerializeToString())
-    copies = [bytes(2 * 48), b"\1" * (2 * 48)]
+    copies = [bytes(2 * 48), memoryview(b"\1" * (2 * 48)).cast("i")]
     asked = wire.InferRequest.parse(copies_request(request, SPEC, 0, copies, samples=(0, 2)))
     image, number, text, setting = (wire.as_numpy(tensor) for tensor in asked.tensors)
     assert image.shape == (4, 3, 2, 2)
+    assert image.tobytes() == bytes(2 * 48) + b"\1" * (2 * 48)
     assert number.tolist() == [[1, 2], [5, 6]] * 2
     assert text.tolist() == [[b"a", b""], [b"", b"ddd"]] * 2
     assert setting.tolist() == [7.5, 7.5]
