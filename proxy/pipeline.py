@@ -29,6 +29,7 @@ from proxy.flow import Flow, Verdict
 from proxy.forward import Forward
 from proxy.inspection import Inspection
 from proxy.metrics import Metrics
+from proxy.model_metrics import ModelMetrics
 from proxy.observer import Observer
 from proxy.reader import Reader
 from proxy.shared_memory import SharedMemoryReader
@@ -124,8 +125,7 @@ class Pipeline:
         self._finished.append(flow)
         if len(self._finished) >= FLUSH_AT:
             self.flush()
-        if flow.samples:
-            self._record(flow)
+        self._log(flow)
 
     def flush(self) -> None:
         """Count the requests finished since the last call.
@@ -141,15 +141,17 @@ class Pipeline:
             metrics.bytes(flow.bytes_in, flow.bytes_out)
             if flow.unscored:
                 metrics.unscored(flow.unscored)
+            _count(flow, metrics)
         self._finished.clear()
         self._metrics.in_flight.set(self.in_flight)
 
     def _record(self, flow: Flow) -> None:
-        metrics = self.parts.find(flow.model).metrics
-        for sample in flow.samples:
-            metrics.sample(sample.verdict.value)
-            for detector, p in sample.p_values.items():
-                metrics.p_value(detector, p)
+        _count(flow, self.parts.find(flow.model).metrics)
+        self._log(flow)
+
+    def _log(self, flow: Flow) -> None:
+        if not flow.samples:
+            return
         if flow.verdict is not Verdict.PASS or flow.chain or flow.quarantined:
             self._audit.record(flow)
 
@@ -275,6 +277,14 @@ class Pipeline:
         inline = wire.InferRequest.parse(request.replace(changes))
         validate(inline, non_finite=defence.non_finite)
         return inline
+
+
+def _count(flow: Flow, metrics: ModelMetrics) -> None:
+    """Count a flow's samples."""
+    for sample in flow.samples:
+        metrics.sample(sample.verdict.value)
+        for detector, p in sample.p_values.items():
+            metrics.p_value(detector, p)
 
 
 def _annotate(flow: Flow, defence: Defence) -> None:

@@ -172,7 +172,8 @@ TABLE = {
         "proxy.aggregator proxy.assessor proxy.audit proxy.batcher proxy.budget "
         "proxy.cancellations proxy.config proxy.defence proxy.device proxy.enforcer proxy.errors "
         "proxy.evidence proxy.flow "
-        "proxy.forward proxy.inspection proxy.metrics proxy.observer proxy.reader proxy.regions "
+        "proxy.forward proxy.inspection proxy.metrics proxy.model_metrics proxy.observer "
+        "proxy.reader proxy.regions "
         "proxy.shared_memory proxy.tasks proxy.upstream proxy.validation proxy.wire "
         "~proxy.history.history"
     ),
