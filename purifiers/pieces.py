@@ -21,7 +21,7 @@ def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         function: (B, ...) -> (B, ...), for any B.
         x: (B, ...).
     """
-    size = max(1, _VALUES // max(1, math.prod(x.shape[1:])))
-    if x.device.type != "cpu" or len(x) <= size:
+    if x.numel() <= _VALUES or len(x) == 1 or x.device.type != "cpu":
         return function(x)
+    size = max(1, _VALUES // math.prod(x.shape[1:]))
     return torch.cat([function(piece) for piece in x.split(size)])
