@@ -60,17 +60,17 @@ class Aggregator:
         metrics.aggregation("served")
         return answer
 
-    async def _query(self, inspection: Inspection, findings: Findings) -> Query | None:
+    async def _query(self, inspection: Inspection, findings: Findings) -> Query:
         """Draw the other copies, and ask about them."""
         image = findings.image
         samples = policy.targets(findings.samples, inspection.flow.action)
         drawn = await self._device.redraw(inspection, image, findings.glance, samples)
         copies = {str(number): copy for number, copy in enumerate(drawn)}
         queries = Queries(self._upstream, self._tasks, inspection, image, samples)
-        return queries.start(copies, {})
+        return queries.start("aggregate", copies, {})
 
     async def _aggregated(
-        self, inspection: Inspection, findings: Findings, plain: Answer, query: Query | None
+        self, inspection: Inspection, findings: Findings, plain: Answer, query: Query
     ) -> Answer:
         """The answer with the rows of the purified samples written anew."""
         spec = findings.image.spec

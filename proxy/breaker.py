@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 FAILURES, WINDOW = 5, 20
@@ -19,8 +20,8 @@ FAILURES, WINDOW = 5, 20
 once, an input that comes now and then does not."""
 OPEN_S, LONGEST_S = 1.0, 60.0
 """How long it stays open at first; each failed probe doubles it, up to the latter."""
-PROBE_S = 5.0
-"""A probe that has not been heard of for so long is given up: its request was cancelled."""
+PROBE_S = 1.0
+"""A probe that has not been heard of for so long is given up, and another request tries."""
 
 Clock = Callable[[], float]
 
@@ -68,6 +69,10 @@ class Breaker:
             self._open_s = OPEN_S
             self._recent.clear()
 
+    def released(self) -> None:
+        """The request that had the probe has ended, perhaps without coming to the detector."""
+        self._probe_until_s = 0.0
+
     def failed(self) -> None:
         """A pass failed, or took too long. Late news while it is open changes nothing."""
         if self.state is State.OPEN:
@@ -80,6 +85,19 @@ class Breaker:
         self.state = State.OPEN
         self._until_s = self._now() + self._open_s
         self._recent.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What one request does about broken detectors."""
+
+    left_out: frozenset[str] = frozenset()
+    """Those it does without."""
+    probing: frozenset[str] = frozenset()
+    """Those it is to try."""
+
+
+EVERYTHING = Admission()
 
 
 class Circuits:
@@ -108,18 +126,28 @@ class Circuits:
             self._breakers = {name: Breaker(self._now) for name in self._breakers}
             self._troubled = False
 
-    def left_out(self) -> frozenset[str]:
-        """The detectors to do without in the request that asks.
+    def admit(self) -> Admission:
+        """What the request that asks does without, and what it tries; `release` when it ends.
 
         A detector that is to be tried again is given to one request at a time.
         """
         if not self._troubled:  # the ordinary case, on the path of every request
-            return frozenset()
+            return EVERYTHING
         with self._lock:
             before = self.states
             names = frozenset(n for n, breaker in self._breakers.items() if not breaker.allows())
             self._tell(before)
-        return names
+            probing = frozenset(
+                n for n, each in self._breakers.items() if each.state is State.HALF_OPEN
+            )
+        return Admission(names, probing - names)
+
+    def release(self, admission: Admission) -> None:
+        """The request has ended: what it was to try and did not come to, the next one tries."""
+        if admission.probing:
+            with self._lock:
+                for name in admission.probing:
+                    self._breakers[name].released()
 
     def succeeded(self, name: str) -> None:
         """A pass of this detector went well."""

@@ -432,10 +432,11 @@ class Config(_Strict):
     have 64 MiB of /dev/shm by default, and Triton's Python backend uses some of it."""
     upstream_cancels_per_second: float = Field(default=10.0, ge=0)
     """Most calls to Triton that a worker cancels in a second, where the answer is void or the
-    client of a scored request has gone; others run to their end, unheard, up to 64 at a time.
-    Storms of cancellations have crashed Triton, and releases before 25.05 can crash at a single one
-    (triton-inference-server #7368): take 0 with those. Requests that are not scored end with their
-    client, as without Breakwater."""
+    client of an enforced request has gone; others run to their end, unheard. No more than 64 do:
+    past these, calls are cancelled all the same. Storms of cancellations have crashed Triton, and
+    releases before 25.05 can crash at a single one (triton-inference-server #7368): take 0 with
+    those. Requests that are not scored, or observed only, end with their client, as without
+    Breakwater."""
     response_compression: Literal["none", "gzip", "deflate"] = "none"
     """Compression of answers, for clients that accept it. Requests may always be compressed."""
     scrub_errors: bool = False

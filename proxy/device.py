@@ -128,7 +128,9 @@ class Device:
         except DetectorFailed as failure:
             if failure.reason != "budget":
                 raise
-            self._forecast.observe(kind, time.monotonic() - started)
-            raise inspection.overrun() from None
+            cause = inspection.overrun()
+            if isinstance(cause, DetectorFailed):  # what the client cuts short is no experience
+                self._forecast.observe(kind, time.monotonic() - started, overran=True)
+            raise cause from None
         self._forecast.observe(kind, time.monotonic() - started)
         return result

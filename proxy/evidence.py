@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from proxy.answers import shows_output
+from proxy.breaker import Admission
 from proxy.budget import timed
 from proxy.case import Case, Glance
 from proxy.device import Device
@@ -47,7 +48,7 @@ class Gatherer:
         self._device = device
         self._tasks = tasks
         self._questions = Questions(upstream, tasks)
-        self._preparing: set[frozenset[str]] = set()
+        self._preparing: set[tuple[int, frozenset[str]]] = set()
         self.history: History | None = None
         """Set once some model's queries are to be remembered."""
 
@@ -70,13 +71,27 @@ class Gatherer:
         image = inspection.image()
         if image is None:
             return None
+        circuits = image.scorer.circuits
+        admission = circuits.admit()
+        try:
+            left_out = self._left_out(image.scorer, admission)
+            findings = await self._found(inspection, image, answer, left_out)
+        finally:
+            circuits.release(admission)
+        if left_out:
+            samples = _unproven(findings.samples, "circuit_open")
+            return replace(findings, samples=samples)
+        return findings
+
+    async def _found(
+        self, inspection: Inspection, image: Image, answer: Ask | None, left_out: frozenset[str]
+    ) -> Findings:
+        """Verdicts by the detectors that are not left out."""
         scorer = image.scorer
         if not (scorer.needs_output and shows_output(inspection.request, image.spec)):
             answer = None
         asks = scorer.needs_output and image.spec.can_query
         copies = asks and scorer.asks_queries
-        left_out = self._left_out(scorer)
-        broken = "circuit_open" if left_out else ""
         glance = await self._device.look(inspection, image, copies=copies, left_out=left_out)
         if not len(glance.x):
             return Findings(image, glance, ())
@@ -86,7 +101,7 @@ class Gatherer:
             if trace is not None and trace.is_chained:
                 # Judged as a chain as well, for the alarm, without asking the model.
                 samples = await self._judged(inspection, image, Case(glance, None, {}), trace)
-            return Findings(image, glance, _unproven(samples, broken), trace)
+            return Findings(image, glance, samples, trace)
         if asks:
             case = await self._questions.answers(inspection, image, glance, answer)
             case = replace(case, more=copies and not glance.queries and not case.lacks)
@@ -95,21 +110,22 @@ class Gatherer:
         if trace is not None and case.output is not None and not is_partial(case.output):
             trace.answered(case.output)
         samples = await self._judged(inspection, image, case, trace)
-        return Findings(image, glance, _unproven(samples, broken), trace)
+        return Findings(image, glance, samples, trace)
 
-    def _left_out(self, scorer: Scorer) -> frozenset[str]:
+    def _left_out(self, scorer: Scorer, admission: Admission) -> frozenset[str]:
         """The detectors to do without; the rules for the others are made when first needed.
 
         Raises:
             DetectorFailed: they are being made now.
         """
-        names = scorer.circuits.left_out()
+        names = admission.left_out
         if not names or scorer.can_do_without(names):
             return names
-        if names not in self._preparing:
-            self._preparing.add(names)
+        wanted = (id(scorer), names)
+        if wanted not in self._preparing:
+            self._preparing.add(wanted)
             task = self._tasks.start(asyncio.to_thread(scorer.prepare, names))
-            task.add_done_callback(lambda _: self._preparing.discard(names))
+            task.add_done_callback(lambda _: self._preparing.discard(wanted))
         raise DetectorFailed("circuit_open", f"{', '.join(sorted(names))} left out")
 
     async def _judged(

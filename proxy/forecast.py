@@ -27,14 +27,17 @@ class Forecast:
         self._now = now
         self._seen: dict[Hashable, tuple[float, float]] = {}
 
-    def observe(self, stage: Hashable, seconds: float) -> None:
-        """A stage took so long, waiting for the device included."""
-        known = self._seen.get(stage)
-        if known is not None:
-            # From the faded value: after a pause, one pass must outweigh a slow past.
-            before = self.expected_s(stage)
-            seconds = before + _WEIGHT * (seconds - before)
-        self._seen[stage] = (seconds, self._now())
+    def observe(self, stage: Hashable, seconds: float, *, overran: bool = False) -> None:
+        """A stage took so long, waiting for the device included.
+
+        Args:
+            overran: nobody waited for its end; it is taken to have come after as long again.
+        """
+        if overran:
+            seconds *= 2
+        # From the faded value, and from nothing at first: one slow pass is not the rule.
+        before = self.expected_s(stage)
+        self._seen[stage] = (before + _WEIGHT * (seconds - before), self._now())
 
     def expected_s(self, stage: Hashable) -> float:
         """How long the stage will take, seconds; 0 where nothing is known."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,24 +35,30 @@ class Answers:
     failure: DetectorFailed | Overloaded | None = None
     """Why some are missing, if so."""
     unanswered: frozenset[str] = frozenset()
-    """Those that held up a detector while the server was there."""
-
-
-NOTHING_ASKED = Answers({})
+    """Those to hold against their detectors, if the model did answer the client."""
 
 
 class Query:
     """Answers to come.
 
     Args:
+        kind: what tells it from those that take another time.
         asked: each call, with the names of the copies in it.
+        is_small: it is about one sample, so that it should not take long.
     """
 
     def __init__(
-        self, asked: Mapping[asyncio.Task[dict[str, Output]], Sequence[str]], tasks: Tasks
+        self,
+        kind: Hashable,
+        asked: Mapping[asyncio.Task[dict[str, Output]], Sequence[str]],
+        tasks: Tasks,
+        *,
+        is_small: bool,
     ) -> None:
+        self.kind = kind
         self._asked = dict(asked)
         self._tasks = tasks
+        self._is_small = is_small
 
     def let_go(self) -> None:
         """Nobody waits for the rest any more."""
@@ -77,7 +83,8 @@ class Query:
                 unanswered |= {*self._asked[task]}
         if late and failure is None:
             failure = DetectorFailed("budget")
-            unanswered = {key for task in late for key in self._asked[task]}
+            if self._is_small:  # clients choose how much they ask at a time
+                unanswered = {key for task in late for key in self._asked[task]}
         return Answers(outputs, failure, frozenset(unanswered))
 
 
@@ -135,17 +142,18 @@ class Queries:
             return self._image.data
         return rows_of(self._inspection.request.tensors[self._image.index], self._samples)
 
-    def start(self, copies: Mapping[str, Buffer], peers: Mapping[str, str]) -> Query | None:
+    def start(
+        self, kind: Hashable, copies: Mapping[str, Buffer], peers: Mapping[str, str]
+    ) -> Query:
         """Ask the model about the copies, raw wire tensors by name, and others about the original.
 
         Args:
-            peers: name of the answer -> the other model; None is returned where nothing is asked.
+            kind: as for `Query`.
+            peers: name of the answer -> the other model; something is to be asked.
         """
-        if not (copies or peers):
-            return None
         # As many copies in one call as the model's batch limit allows.
         spec = self._image.spec
-        per_call = max(1, spec.batch_limit // max(1, self._rows)) if spec.has_batch_axis else 1
+        per_call = max(1, spec.batch_limit // max(1, self.rows)) if spec.has_batch_axis else 1
         keys = list(copies)
         groups = [keys[i : i + per_call] for i in range(0, len(keys), per_call)]
         asked = {
@@ -156,7 +164,7 @@ class Queries:
             self._tasks.start(self._ask([key], [self.original], peer), quiet=True): [key]
             for key, peer in peers.items()
         }
-        return Query(asked, self._tasks)
+        return Query(kind, asked, self._tasks, is_small=self.rows == 1)
 
     async def _ask(
         self, keys: Sequence[str], copies: Sequence[Buffer], peer: str | None = None
@@ -169,13 +177,13 @@ class Queries:
             timeout_s=self._timeout_s,
             metadata=inspection.metadata,
         )
-        output = read_output(answer.data, spec, self._rows * len(copies))
+        output = read_output(answer.data, spec, self.rows * len(copies))
         if output is None:
             raise DetectorFailed("no_evidence", "the model's answer has no class scores")
         return dict(zip(keys, np.split(output, len(copies)), strict=True))
 
     @property
-    def _rows(self) -> int:
+    def rows(self) -> int:
         """Samples in one copy."""
         if self._samples is not None:
             return len(self._samples)
@@ -187,14 +195,12 @@ def patience_s(inspection: Inspection) -> float:
     return _SHARE * inspection.left_s
 
 
-async def wait(inspection: Inspection, query: Query | None) -> Answers:
-    """The answers to a query that come within the budget; none where nothing was asked.
+async def wait(inspection: Inspection, query: Query) -> Answers:
+    """The answers to a query that come within the budget.
 
     Raises:
         DeadlineExceeded: the client's deadline came first.
     """
-    if query is None:
-        return NOTHING_ASKED
     with inspection.waiting("views"):
         answers = await query.within(patience_s(inspection))
     if isinstance(answers.failure, DetectorFailed) and answers.failure.reason == "budget":

@@ -17,7 +17,7 @@ import numpy as np
 from proxy.answers import Output, read_output
 from proxy.case import IDENTITY, Buffer, Case, Glance
 from proxy.errors import DetectorFailed, Overloaded
-from proxy.forecast import Forecast
+from proxy.forecast import Forecast, size_class
 from proxy.inspection import Image, Inspection
 from proxy.queries import Answers, Queries, Query, patience_s, wait
 from proxy.tasks import Tasks
@@ -49,19 +49,21 @@ class Questions:
         asked = self._start(inspection, queries, copies, glance.peers if glance.queries else {})
         try:
             output = await own_answer(answer, image, glance)
-            found = await self._come(inspection, image, asked)
+            found = await self._come(inspection, asked)
             own = found.outputs.pop(IDENTITY, None)
             if output is None and own is None and found.failure is None:
                 # The answer was not the plain one after all. To do without it would let clients
                 # choose which detectors look at them.
                 asked = self._start(inspection, queries, {IDENTITY: queries.original}, {})
-                again = await self._come(inspection, image, asked)
+                again = await self._come(inspection, asked)
                 own = again.outputs.get(IDENTITY)
                 found = replace(found, failure=again.failure)
         finally:
             if isinstance(asked, Query):
                 asked.let_go()
         whole = output if own is None else _among(own, glance)
+        if whole is not None:
+            _blame(image, found)
         return Case(glance, whole, found.outputs, lacks=_reason(found))
 
     async def views(self, inspection: Inspection, image: Image, case: Case) -> Case:
@@ -70,10 +72,12 @@ class Questions:
         queries = self._queries(inspection, image, glance)
         asked = self._start(inspection, queries, glance.copies, glance.peers)
         try:
-            found = await self._come(inspection, image, asked)
+            found = await self._come(inspection, asked)
         finally:
             if isinstance(asked, Query):
                 asked.let_go()
+        if case.output is not None:
+            _blame(image, found)
         return replace(case, views=found.outputs, more=False, lacks=_reason(found) or case.lacks)
 
     def _start(
@@ -88,25 +92,25 @@ class Questions:
         Raises:
             DeadlineExceeded: it is the client's deadline they would be too late for.
         """
+        if not (copies or peers):
+            return Answers({})
         # What is foreseen is the wait beyond the model's answer to the client.
-        if self._forecast.expected_s(_kind(inspection)) > patience_s(inspection):
+        kind = (inspection.flow.model, size_class(queries.rows), len(copies) + len(peers))
+        if self._forecast.expected_s(kind) > patience_s(inspection):
             inspection.defence.metrics.stage_skipped("views")
             cause = inspection.overrun()
             if not isinstance(cause, DetectorFailed):
                 raise cause
             return Answers({}, cause)
-        return queries.start(copies, peers) or Answers({})
+        return queries.start(kind, copies, peers)
 
-    async def _come(self, inspection: Inspection, image: Image, asked: Query | Answers) -> Answers:
+    async def _come(self, inspection: Inspection, asked: Query | Answers) -> Answers:
         if isinstance(asked, Answers):
             return asked
         started = time.monotonic()
-        try:
-            found = await wait(inspection, asked)
-        finally:
-            self._forecast.observe(_kind(inspection), time.monotonic() - started)
-        if found.unanswered:
-            image.scorer.unanswered(found.unanswered)
+        found = await wait(inspection, asked)  # what the client cuts short is no experience
+        overran = _reason(found) == "budget"
+        self._forecast.observe(asked.kind, time.monotonic() - started, overran=overran)
         return found
 
     def _queries(self, inspection: Inspection, image: Image, glance: Glance) -> Queries:
@@ -126,8 +130,13 @@ def is_partial(output: Output) -> bool:
     return bool(np.isnan(output).all(axis=1).any())
 
 
-def _kind(inspection: Inspection) -> str:
-    return inspection.flow.model
+def _blame(image: Image, found: Answers) -> None:
+    """Hold missing answers against their detectors, where the model did answer the same request.
+
+    A request that the model refuses as well is the client's doing.
+    """
+    if found.unanswered:
+        image.scorer.unanswered(found.unanswered)
 
 
 def _reason(answers: Answers) -> str:

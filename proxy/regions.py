@@ -34,10 +34,12 @@ def refuse_reference(head: Head) -> None:
         raise SharedMemoryRefused(_REFUSED)
 
 
-def refuse_call(method: rpc.Rpc, data: bytes) -> None:
+def refuse_call(method: rpc.Rpc, data: bytes, *, in_use: bool) -> None:
     """Raise SharedMemoryRefused where a shared-memory RPC is about our memory, by name or by key.
 
-    To unregister all regions stays allowed: ours is then registered again.
+    Args:
+        in_use: tensors go through our memory. To unregister all regions is then refused: Triton
+            unmaps them at once, also under inferences that read them.
     """
     kind = _REQUESTS.get(method.name)
     if kind is None:
@@ -47,8 +49,11 @@ def refuse_call(method: rpc.Rpc, data: bytes) -> None:
     except DecodeError:
         return  # for Triton to say
     key = getattr(request, "key", "").lstrip("/")  # as shm_open does
-    if getattr(request, "name", "").startswith(PREFIX) or key.startswith(PREFIX):
+    name = getattr(request, "name", "")
+    if name.startswith(PREFIX) or key.startswith(PREFIX):
         raise SharedMemoryRefused(_REFUSED)
+    if in_use and not name and method.name == "SystemSharedMemoryUnregister":
+        raise SharedMemoryRefused("not all regions at once: name the one to unregister")
 
 
 def without_ours(method: rpc.Rpc, answer: bytes) -> bytes:

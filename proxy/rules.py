@@ -106,16 +106,18 @@ class Rules:
         It takes tenths of a second, see `rotate`: not for the device thread.
 
         Returns:
-            Whether it is there now; not where there are `MOST_PREPARED` already, and none is for
-            no detectors at all.
+            Whether it is there now; there is none for no detectors at all.
         """
         chosen = frozenset(names)
         with self._writing:
             if not chosen or chosen in self._rules:
                 return bool(chosen)
-            if len(self._rules) >= len(self._levels) + MOST_PREPARED:
-                return False
-            self._rules = {**self._rules, chosen: self._made(chosen, self._secrecy(self._epoch))}
+            made = self._made(chosen, self._secrecy(self._epoch))
+            kept = list(self._rules.items())
+            fixed = len({frozenset(names) for names in self._levels.values()})
+            if len(kept) >= fixed + MOST_PREPARED:
+                del kept[fixed]  # the oldest that is not of an evidence level
+            self._rules = {**dict(kept), chosen: made}
         return True
 
     def sets_without(self, left_out: Collection[str]) -> list[frozenset[str]]:

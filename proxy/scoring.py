@@ -295,9 +295,10 @@ class Scorer:
                 views=(),
                 left_out=case.glance.left_out,
             )
-            if not less:
+            try:
+                rule = self._rules.rule(less)
+            except NoRule:
                 return None
-            rule = self._rules.rule(less)
         return stand.again(rule)
 
     def _remembered(self, stand: Stand, cases: Sequence[Case]) -> Stand:

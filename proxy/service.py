@@ -138,7 +138,8 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
             try:
                 self._authorise(method)
                 if method.group == "shared-memory":
-                    regions.refuse_call(method, data)
+                    in_use = self._config.upstream_shared_memory != "off"
+                    regions.refuse_call(method, data, in_use=in_use)
                 if is_readiness and self._pipeline.draining:
                     return _NOT_READY
                 with self._permit(method):

@@ -132,8 +132,8 @@ TABLE = {
         "~proxy.scoring ~torch"
     ),
     "proxy.service": (
-        "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb "
-        "proxy.pipeline proxy.regions proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
+        "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb proxy.pipeline "
+        "proxy.regions proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
     ),
     "proxy.scoring": (
         "detectors.base detectors.query_history detectors.rule proxy.adapt proxy.artifacts "
@@ -190,7 +190,7 @@ TABLE = {
         "proxy.queries proxy.questions proxy.tasks proxy.upstream numpy"
     ),
     "proxy.evidence": (
-        "proxy.answers proxy.budget proxy.case proxy.device proxy.errors proxy.flow "
+        "proxy.answers proxy.breaker proxy.budget proxy.case proxy.device proxy.errors proxy.flow "
         "proxy.inspection proxy.questions proxy.tasks proxy.upstream ~proxy.history.history "
         "~proxy.scoring"
     ),

@@ -96,7 +96,7 @@ def test_leases_never_overlap_and_all_comes_back(steps: list[tuple[int, int]]) -
 
 
 def test_memory_that_is_not_there_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="too large|No space"):
+    with pytest.raises(OSError, match=r"too large|No space"):
         Arena(1 << 62, folder=tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from proxy.breaker import FAILURES, LONGEST_S, OPEN_S, PROBE_S, WINDOW, Breaker, Circuits, State
+from proxy.breaker import (
+    FAILURES,
+    LONGEST_S,
+    OPEN_S,
+    PROBE_S,
+    WINDOW,
+    Admission,
+    Breaker,
+    Circuits,
+    State,
+)
 
 
 class Clock:
@@ -101,16 +111,20 @@ def test_circuits_leave_out_what_fails_and_say_so() -> None:
     told: list[tuple[str, State]] = []
     circuits = Circuits(("a", "b"), clock)
     circuits.on_change = lambda name, state: told.append((name, state))
-    assert circuits.left_out() == frozenset()
+    assert circuits.admit() == Admission()
     for _ in range(FAILURES):
         circuits.failed("a")
         circuits.succeeded("b")
-    assert circuits.left_out() == {"a"}
+    assert circuits.admit() == Admission(frozenset("a"))
     clock.seconds += OPEN_S
-    assert circuits.left_out() == frozenset(), "the probe"
-    assert circuits.left_out() == {"a"}, "only one"
+    probe = circuits.admit()
+    assert probe == Admission(frozenset(), frozenset("a"))
+    assert circuits.admit() == Admission(frozenset("a")), "only one"
+    circuits.release(probe)
+    assert circuits.admit() == probe, "the next, where nothing came of it"
     circuits.succeeded("a")
-    assert circuits.left_out() == frozenset()
+    circuits.release(probe)
+    assert circuits.admit() == Admission()
     assert told == [("a", State.OPEN), ("a", State.HALF_OPEN), ("a", State.CLOSED)]
     assert circuits.states == {"a": State.CLOSED, "b": State.CLOSED}
 
@@ -120,7 +134,7 @@ def test_what_was_no_request_is_forgotten() -> None:
     for _ in range(FAILURES):
         circuits.failed("a")
     circuits.reset()
-    assert circuits.left_out() == frozenset()
+    assert circuits.admit() == Admission()
     for _ in range(FAILURES - 1):
         circuits.failed("a")
-    assert circuits.left_out() == frozenset()
+    assert circuits.admit() == Admission()

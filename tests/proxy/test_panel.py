@@ -132,7 +132,7 @@ def test_a_detector_slower_than_the_limit_is_left_out_in_the_end() -> None:
     panel = Panel(parts, lambda name, seconds: None, 0.0)
     for _ in range(FAILURES):
         panel.score(parts[:1], Evidence(images(ORDINARY)))
-    assert panel.circuits.left_out() == {"brightness"}
+    assert panel.circuits.admit().left_out == {"brightness"}
 
 
 class Greedy(Brightness):
@@ -147,4 +147,4 @@ def test_memory_that_does_not_suffice_is_no_detectors_fault() -> None:
     for _ in range(2 * FAILURES):
         with pytest.raises(torch.OutOfMemoryError):
             panel.score([Greedy()], Evidence(images(ORDINARY)))
-    assert panel.circuits.left_out() == frozenset()
+    assert panel.circuits.admit().left_out == frozenset()

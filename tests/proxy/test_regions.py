@@ -44,15 +44,23 @@ def test_our_memory_cannot_be_named(where: str) -> None:
     ],
 )
 def test_calls_about_our_memory_are_refused(name: str, request_: object) -> None:
+    data = request_.SerializeToString()  # type: ignore[attr-defined]
     with pytest.raises(SharedMemoryRefused):
-        refuse_call(RPCS[name], request_.SerializeToString())  # type: ignore[attr-defined]
+        refuse_call(RPCS[name], data, in_use=False)
 
 
 def test_other_calls_are_not() -> None:
-    refuse_call(STATUS, pb.SystemSharedMemoryStatusRequest().SerializeToString())
-    refuse_call(STATUS, b"\xff")
-    refuse_call(RPCS["SystemSharedMemoryUnregister"], b"")
-    refuse_call(RPCS["CudaSharedMemoryStatus"], b"")
+    refuse_call(STATUS, pb.SystemSharedMemoryStatusRequest().SerializeToString(), in_use=True)
+    refuse_call(STATUS, b"\xff", in_use=True)
+    refuse_call(RPCS["SystemSharedMemoryUnregister"], b"", in_use=False)
+    refuse_call(RPCS["CudaSharedMemoryStatus"], b"", in_use=True)
+
+
+def test_all_regions_are_not_unregistered_under_ours() -> None:
+    with pytest.raises(SharedMemoryRefused, match="name the one"):
+        refuse_call(RPCS["SystemSharedMemoryUnregister"], b"", in_use=True)
+    other = pb.SystemSharedMemoryUnregisterRequest(name="theirs").SerializeToString()
+    refuse_call(RPCS["SystemSharedMemoryUnregister"], other, in_use=True)
 
 
 def test_lists_lack_ours() -> None:
