@@ -10,8 +10,8 @@ from proxy.cascade import Stage, stage_of
 from proxy.case import Case
 
 MOST_VALUES = 8192
-"""Read in a judgement: past them, the arithmetic takes as long as the way does, and torch would
-spread it over threads (`loadtests/NOTES.md`, Dispatch)."""
+"""Read in a judgement: a bound on how long the event loop can be held, chosen and not measured. It
+admits a few samples of a thousand classes."""
 
 
 def is_light(part: Detector) -> bool:
