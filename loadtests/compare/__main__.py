@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loadtests.compare.cases import (
+    BLS,
     Case,
     Cases,
     Checked,
@@ -58,15 +59,18 @@ class Bench:
     def measure(self, case: Case, workload: Workload, concurrency: int) -> Sample:
         """Run perf_analyzer once through one case.
 
-        CPU is per request of the client: the classifier's calls are counted, and how many of them
-        a request makes is known from the check.
+        CPU is per request of the client. Triton counts those to the BLS model, which puts several
+        together; behind the others the classifier's calls are counted, and how many of them a
+        request makes is known from the check.
         """
-        calls = answered(self.triton, workload.classifier)
+        is_bls = case.system == BLS
+        counted = case.model if is_bls else workload.classifier
+        calls = answered(self.triton, counted)
         spent = [cpu_s(pid) if pid else 0.0 for pid in (case.pid, self.triton.pid)]
         data = self.analyzer.folder / f"{workload.classifier}.json"
         load = self.analyzer.run(case.address, case.model, data, concurrency)
-        calls = answered(self.triton, workload.classifier) - calls
-        requests = calls * len(workload.sent) / self.checked[case].calls
+        calls = answered(self.triton, counted) - calls
+        requests = calls if is_bls else calls * len(workload.sent) / self.checked[case].calls
         proxy_s, triton_s = (
             (cpu_s(pid) if pid else 0.0) - before
             for pid, before in zip((case.pid, self.triton.pid), spent, strict=True)
