@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
 
-from detectors.answers import floored
+from detectors.answers import floored, shifted
 from detectors.base import Detector, DetectorError, Evidence, Need
 from purifiers.base import Kind
 
@@ -33,3 +35,10 @@ class Energy(Detector):
             raise DetectorError("energy needs the model's output")
         # Less the mean of the logits, their log-sum-exp is minus the mean log-probability.
         return -floored(evidence.output).log_softmax(1).mean(1)
+
+    def score_row(self, output: Sequence[float]) -> float | None:
+        """See `Detector.score_row`."""
+        row = shifted(output)
+        if row is None:
+            return None
+        return math.log(sum(map(math.exp, row))) - sum(row) / len(row)

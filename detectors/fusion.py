@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,11 @@ _MOST = 20.0
 _FAR = 1e16
 """Where tail scores end. The square of a larger one could overflow, and a sample as suspicious as
 can be would have no verdict."""
+
+_ERROR = 1e-6
+"""Share of a sum by which float32 may be off, with room to spare: a few units in its last place."""
+Bounds = tuple[float, float]
+"""The least and the most a number can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ class Fusion:
             for score in self._scores()
         ]
         self.tails = self.tails.to(device)
+        self._plain_weights: list[float] = self._weights.tolist()
         self._weights = self._weights.to(device)
         if learner is not None:
             self._learner = Learner(learner.names, learner.weights.to(device))
@@ -97,6 +104,33 @@ class Fusion:
             for score, final in zip(self._scores(), self._final, strict=True)
         ]
         return torch.stack(fused).amax(dim=0)
+
+    def bounds(self, scores: Mapping[str, Bounds]) -> Bounds | None:
+        """Bounds on the fused score of one sample, from bounds on its scores, in plain floats.
+
+        What `__call__` gives for any scores within is within, since tails never fall. They are far
+        apart where many benign scores tie: there the last digit of a score decides.
+
+        Returns:
+            None where a score is not finite, or there is a learner, or not on the CPU.
+        """
+        if self._learner is not None or self._weights.device.type != "cpu":
+            return None
+        low = high = 0.0
+        for column, (name, weight) in enumerate(zip(self.names, self._plain_weights, strict=True)):
+            least, most = scores[name]
+            if not (math.isfinite(least) and math.isfinite(most)):
+                return None
+            under = over = self.tails.of_float(column, least)
+            if most != least:
+                over = self.tails.of_float(column, most)
+            low += (min(under, _FAR) * weight) ** 2
+            high += (min(over, _FAR) * weight) ** 2
+        (final,) = self._final
+        return (
+            final.of_float(0, math.sqrt(low) * (1 - _ERROR)) * (1 - _ERROR),
+            final.of_float(0, math.sqrt(high) * (1 + _ERROR)) * (1 + _ERROR),
+        )
 
     def _of_array(self, scores: Array) -> Array:
         """The same in numpy: for a few samples a quarter of the time."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
 
-from detectors.answers import floored
+from detectors.answers import floored, shifted
 from detectors.base import Detector, DetectorError, Evidence, Need
 from purifiers.base import Kind
 
@@ -36,3 +38,11 @@ class Margin(Detector):
             raise DetectorError("margin needs the model's output")
         first, second = floored(evidence.output).topk(2, dim=1).values.unbind(1)
         return -(first - second + _LEAST).log()
+
+    def score_row(self, output: Sequence[float]) -> float | None:
+        """See `Detector.score_row`."""
+        row = shifted(output)
+        if row is None:
+            return None
+        row.remove(0.0)  # the first
+        return -math.log(_LEAST - max(row))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detectors.binomial import upper_bound
-from detectors.fusion import Fusion, Learner
+from detectors.fusion import Bounds, Fusion, Learner
 from detectors.secrecy import Secrecy
 
 FIT_SHARE = 1 / 3
@@ -133,6 +133,10 @@ class Rule:
     def fuse(self, level: int, scores: Mapping[str, Tensor]) -> Tensor:
         """The fused score at one level by itself, (B,); NaN where a score is not finite."""
         return self._fusions[level](scores)
+
+    def bounds(self, scores: Mapping[str, Bounds]) -> Bounds | None:
+        """Bounds on what `fuse` gives one sample at the last level; see `Fusion.bounds`."""
+        return self._fusions[-1].bounds(scores)
 
     def settles(self, level: int, fused: Tensor) -> Tensor:
         """Which samples a level's fused score is the last word on, (B,) bool; at the last, all."""

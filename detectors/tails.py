@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +107,8 @@ class GroupTails:
         self._knots = torch.stack([each.knots for each in tails])  # (G, D, K)
         self._slopes = torch.stack([each.slopes for each in tails])
         self._curve = _Curve(self._knots, self._slopes)
+        # Made here, and not when first asked for: that is where somebody waits for a verdict.
+        self._lines = self._plain() if self._knots.device.type == "cpu" else []
 
     @classmethod
     def fit(cls, groups: Sequence[Tensor], device: torch.device | str = "cpu") -> GroupTails:
@@ -128,6 +132,32 @@ class GroupTails:
         """The same for tails on the CPU; see `quiet`."""
         least: Array = self._curve.of_array(scores).min(0)
         return least
+
+    def of_float(self, column: int, score: float) -> float:
+        """The same for one finite score, of tails on the CPU, in plain floats."""
+        least = math.inf
+        for knots, rise, slopes in self._lines[column]:
+            piece = bisect_right(knots, score) - 1
+            value = rise[0] if piece < 0 else rise[piece] + (score - knots[piece]) * slopes[piece]
+            if value < least:
+                least = value
+        return least
+
+    def _plain(self) -> list[list[tuple[list[float], list[float], list[float]]]]:
+        """By score and group: the knots, the value at each, and the slope from each on."""
+        knots, slopes = self._knots.numpy(), self._slopes.numpy()
+        return [
+            [
+                (each, list(accumulate(rises, initial=-float(_START))), slope)
+                for each, rises, slope in zip(
+                    knots[:, d].tolist(),
+                    (np.diff(knots[:, d], axis=-1) * slopes[:, d, :-1]).tolist(),
+                    slopes[:, d].tolist(),
+                    strict=True,
+                )
+            ]
+            for d in range(knots.shape[1])
+        ]
 
 
 class _Curve:

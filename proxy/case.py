@@ -49,6 +49,8 @@ class Glance:
     """For models whose queries are remembered."""
     stand: Stand | None = None
     """How far the judgement has come."""
+    known: Mapping[str, float] = field(default_factory=dict)
+    """Detector -> score so far, where there is but one sample; see `proxy.quick`."""
     queries: bool = False
     """Whether it goes on with answers to copies and of other models. Otherwise the model's own
     answer may be enough."""

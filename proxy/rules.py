@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from detectors import calibration
 from detectors.base import Detector, Need
+from detectors.fusion import Bounds
 from detectors.query_history import QueryHistory
 from detectors.rule import CalibrationError, Cascade, Rule, Threshold
 from detectors.secrecy import Secrecy
@@ -25,6 +27,9 @@ LEVELS = tuple(Need)
 """Kinds of evidence, in order of cost."""
 MOST_PREPARED = 32
 """Rules for other sets of detectors than those of the evidence levels, at most."""
+
+_CLOSE = 1e-4
+"""Bounds on a score this far apart, times 1 + the score, tell it."""
 
 
 class NoRule(LookupError):
@@ -63,6 +68,8 @@ class Rules:
         # Fusing a few numbers is faster on the CPU, and verdicts are wanted there.
         self._calibration = scores.to("cpu")
         self._benign = {d.name: self._calibration.benign(d.name).numpy() for d in parts}
+        # Elements of a view are plain floats, at a fraction of the memory of a list.
+        self._plain = {name: each.data for name, each in self._benign.items()}
         self._parts = tuple(parts)
         self._levels = evidence_levels(parts)
         self._input = [d.name for d in parts if d.needs is Need.INPUT]
@@ -184,6 +191,31 @@ class Rules:
                 looked[QueryHistory.name] = p_values[QueryHistory.name][i]
             found.append(_verdict(fused, threshold, looked, alarm=alarms[i]))
         return found
+
+    def verdict(self, rule: Rule, scores: Mapping[str, Bounds]) -> SampleVerdict | None:
+        """As `verdicts`, on one sample without a history, in plain floats.
+
+        Args:
+            rule: by which it is judged, at its last level.
+            scores: bounds on those of all its detectors.
+
+        Returns:
+            None where the bounds do not tell the verdict, or a score is not finite.
+        """
+        bounds = rule.bounds(scores)
+        if bounds is None or QueryHistory.name in scores:
+            return None
+        low, high = bounds
+        threshold = rule.threshold.value
+        same = policy.judge(low, threshold) is policy.judge(high, threshold)
+        if not (same and high - low <= _CLOSE * (1 + high)):
+            return None
+        p_values = {}
+        for name, (least, _) in scores.items():
+            benign = self._plain[name]
+            # Benign scores that tie with this one count as higher, by whichever digits they tie.
+            p_values[name] = (len(benign) + 1 - bisect_left(benign, least)) / (len(benign) + 1)
+        return _verdict((low + high) / 2, threshold, p_values, alarm=False)
 
     def _p_values(self, scores: Mapping[str, Tensor]) -> dict[str, list[float]]:
         """As `Calibration.p_values`, for scores on the CPU: all but the search at once."""

@@ -35,7 +35,7 @@ from proxy.kinds import codec_of
 from proxy.panel import Panel
 from proxy.parts import build_detectors, build_purifiers
 from proxy.purification import Purification, Purifying
-from proxy.quick import is_light, is_quick
+from proxy.quick import is_light, is_quick, row_scores
 from proxy.rules import NoRule, Rules
 
 Rows = TypeVar("Rows", Tensor, npt.NDArray[np.float32])
@@ -87,7 +87,7 @@ class Scorer:
             self._fingerprint = Fingerprinter(
                 salts.steady(spec.model), lambda: salts.of(spec.model)
             )
-        self._light = frozenset(d.name for d in self._detectors if is_light(d))
+        self._light = {d.name: d for d in self._detectors if is_light(d)}
         self._panel = Panel(self._detectors, on_detector, model.budget_ms / 1000)
         fpr = model.query_attacks.fpr
         alarms = (d.alarm_level(fpr) for d in self._detectors if isinstance(d, QueryHistory))
@@ -220,6 +220,12 @@ class Scorer:
         Light detectors keep nothing between passes, the rules are replaced in one assignment, and
         the circuits have a lock. It takes too little memory for the engine's ladder.
         """
+        stand = self._resumed(case)
+        if stand is not None:
+            scores = row_scores(case, stand, self._light, self._scored)
+            verdict = None if scores is None else self._rules.verdict(stand.rule, scores)
+            if verdict is not None:
+                return (verdict,)
         (found,) = Scorer.judge(self, [case])
         if isinstance(found, Exception):
             raise found
@@ -270,7 +276,22 @@ class Scorer:
         if queries:
             wanted = self._panel.questions(stand)
             peers = {key: peer for key, peer in peers.items() if key in wanted}
-        return Glance(x, settled=settled, prints=prints, stand=stand, queries=queries, peers=peers)
+        known = {}
+        if len(stand.reached) == 1:
+            known = {name: each.item() for name, each in stand.scores.items()}
+        return Glance(
+            x,
+            settled=settled,
+            prints=prints,
+            stand=stand,
+            known=known,
+            queries=queries,
+            peers=peers,
+        )
+
+    def _scored(self, name: str, seconds: float) -> None:
+        self._on_detector(name, seconds)
+        self.circuits.succeeded(name)
 
     def _resumed(self, case: Case) -> Stand | None:
         """Where to go on with a case: from the start, where other detectors are there by now."""

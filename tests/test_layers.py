@@ -141,11 +141,13 @@ TABLE = {
         "proxy.history.fingerprints proxy.history.salts proxy.kinds proxy.panel proxy.parts "
         "proxy.purification proxy.quick proxy.rules proxy.weights numpy torch"
     ),
-    "proxy.quick": "detectors detectors.base proxy.cascade proxy.case",
+    "proxy.quick": (
+        "detectors detectors.answers detectors.base detectors.fusion proxy.cascade proxy.case"
+    ),
     "proxy.rules": (
-        "detectors.base detectors.calibration detectors.query_history detectors.rule "
-        "detectors.secrecy proxy.cascade proxy.config proxy.errors proxy.flow proxy.keyfile "
-        "proxy.policy numpy torch"
+        "detectors.base detectors.calibration detectors.fusion detectors.query_history "
+        "detectors.rule detectors.secrecy proxy.cascade proxy.config proxy.errors proxy.flow "
+        "proxy.keyfile proxy.policy numpy torch"
     ),
     "proxy.panel": "detectors.base proxy.breaker proxy.cascade proxy.memory_ladder torch",
     "proxy.cascade": "detectors.base detectors.rule purifiers.learned torch",
@@ -205,7 +207,9 @@ TABLE = {
         "proxy.batcher proxy.budget proxy.case proxy.errors proxy.flow proxy.forecast "
         "proxy.inspection numpy"
     ),
-    "proxy.queries": "proxy.answers proxy.case proxy.errors proxy.inspection proxy.tasks proxy.upstream numpy",
+    "proxy.queries": (
+        "proxy.answers proxy.case proxy.errors proxy.inspection proxy.tasks proxy.upstream numpy"
+    ),
     "proxy.enforcer": (
         "proxy.aggregator proxy.assessor proxy.decoy proxy.defence proxy.errors proxy.forward "
         "proxy.inspection proxy.tasks proxy.upstream"
@@ -423,7 +427,8 @@ TABLE = {
     "detectors.salted": "numpy torch",
     "detectors.residual": "detectors.bands detectors.base detectors.gaussians detectors.maps torch",
     "detectors.srm": (
-        "detectors.bands detectors.base detectors.differences detectors.gaussians detectors.maps torch"
+        "detectors.bands detectors.base detectors.differences detectors.gaussians detectors.maps "
+        "torch"
     ),
     "detectors.chroma": "detectors.bands detectors.base detectors.maps torch",
     "detectors.flat_noise": "detectors.bands detectors.base detectors.maps torch",
@@ -433,7 +438,7 @@ TABLE = {
     ),
     "detectors.differences": "detectors.bands detectors.maps numpy torch",
     "detectors.bands": "detectors.maps torch",
-    "detectors.answers": "detectors.base torch",
+    "detectors.answers": "detectors.base numpy torch",
     "detectors.gaussians": "detectors.base torch",
     "detectors.tails": "detectors.base numpy torch",
     "detectors.base": "detectors.maps purifiers.base torch",

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from detectors.fusion import Fusion, Learner, features
@@ -66,3 +68,58 @@ def test_a_learner_by_hand() -> None:
     torch.testing.assert_close(features(tails), expected)
     learner = Learner(("a", "b"), torch.tensor([1.0, 2.0, 3.0, 4.0]))
     torch.testing.assert_close(learner(tails[:1]), torch.tensor([4 + 18 + 6 + 12.0]))
+
+
+def quantised(count: int, seed: int) -> Tensor:
+    """Benign scores of which many tie, and one column in which all do."""
+    return (benign(count, seed) * torch.tensor([1.0, 2.0, 0.0])).round() - 4.60518
+
+
+FUSIONS = (
+    Fusion(["a", "b", "c"], {"clean": benign(500), "noise": benign(500, 1) * 3 + 1}),
+    Fusion(["a", "b", "c"], {"clean": quantised(500, 2), "noise": quantised(500, 3) + 1e-6}),
+    Fusion(
+        ["a", "b", "c"],
+        {"clean": benign(500, 4), "noise": quantised(500, 5)},
+        weights=torch.tensor([1.3, 0.0, 0.6]),
+    ),
+)
+
+
+@given(
+    fusion=st.sampled_from(FUSIONS),
+    row=st.lists(
+        st.one_of(st.floats(-9, 30, width=32), st.floats(width=32, allow_nan=False)),
+        min_size=3,
+        max_size=3,
+    ),
+    near=st.sampled_from([None, 0, 1, 17]),
+    error=st.sampled_from([0.0, 1e-6, 1e-2]),
+)
+def test_bounds_hold_what_tensors_give(
+    fusion: Fusion, row: list[float], near: int | None, error: float
+) -> None:
+    row = row if near is None else quantised(500, 2)[near].tolist()  # on a knot, or beside one
+    exact = fusion.of_matrix(torch.tensor([row])).item()
+    around = [error * (1 + abs(each)) for each in row]
+    ends = [(each - off, each + off) for each, off in zip(row, around, strict=True)]
+    found = fusion.bounds(dict(zip("abc", ends, strict=True)))
+    if found is None:
+        assert exact != exact
+        return
+    low, high = found
+    assert low <= exact <= high
+    if not error and fusion is FUSIONS[0]:  # elsewhere the last digit of a sum decides
+        assert high - low <= 1e-4 * high
+
+
+def test_bounds_are_known_of_finite_scores_and_without_a_learner() -> None:
+    usual = dict.fromkeys("abc", (0.0, 0.0))
+    for broken in (torch.nan, torch.inf, -torch.inf):
+        assert FUSIONS[0].bounds({**usual, "b": (broken, broken)}) is None
+    learned = Fusion(
+        ["a", "b", "c"],
+        {"clean": benign(500)},
+        learner=Learner(("a", "b", "c"), torch.ones(6)),
+    )
+    assert learned.bounds(usual) is None

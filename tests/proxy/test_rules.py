@@ -190,3 +190,48 @@ def test_an_unusable_secret_is_refused(tmp_path: Path) -> None:
 def test_a_rate_the_calibration_cannot_support_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"models\.cnn: benign group .* needs 9999"):
         rules(fpr=0.0001)
+
+
+@pytest.mark.parametrize("error", [0.0, 1e-6])
+@pytest.mark.parametrize("epoch", [None, 0, 1, 2])
+def test_a_verdict_in_plain_floats_is_the_same(
+    tmp_path: Path, epoch: int | None, error: float
+) -> None:
+    subject = rules() if epoch is None else rules(7200.0 * epoch, secrecy=secret(tmp_path))
+    drawn = {name: 2 * each for name, each in scores(200, 11).items()}
+    kinds = set()
+    for i, expected in enumerate(subject.judge(drawn)):
+        row = {name: each[i].item() for name, each in drawn.items()}
+        around = {name: (each - error, each + error) for name, each in row.items()}
+        found = subject.verdict(subject.whole, around)
+        assert found is not None
+        assert found.verdict is expected.verdict
+        assert found.score == pytest.approx(expected.score, rel=1e-5)
+        assert found.threshold == expected.threshold
+        assert found.p_values == pytest.approx(expected.p_values, abs=1e-9 if not error else 2e-3)
+        assert list(found.p_values) == list(expected.p_values)
+        assert found.reason == expected.reason
+        kinds.add(found.verdict)
+    assert kinds == {Verdict.PASS, Verdict.SUSPICIOUS}
+
+
+def test_plain_floats_give_no_verdict_where_they_do_not_tell_it() -> None:
+    subject = rules()
+    whole = subject.whole
+    usual = dict.fromkeys(NAMES, (0.0, 0.0))
+    found = subject.verdict(whole, usual)
+    assert found is not None
+    assert found.verdict is Verdict.PASS
+    for broken in (math.nan, math.inf, -math.inf):
+        assert subject.verdict(whole, {**usual, "margin": (broken, broken)}) is None
+    assert subject.verdict(whole, {**usual, "margin": (0.0, 0.1)}) is None, "its score is not known"
+    # The score that is just suspicious, between those that pass and those that do not.
+    low, high = 0.0, 9.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        bounds = whole.bounds({**usual, "margin": (middle, middle)})
+        assert bounds is not None
+        low, high = (low, middle) if bounds[1] > whole.threshold.value else (middle, high)
+    assert subject.verdict(whole, {**usual, "margin": (high, high)}) is None
+    assert subject.verdict(whole, {**usual, "margin": (high - 0.01, high - 0.01)}) is not None
+    assert subject.verdict(whole, {**usual, "margin": (high + 0.01, high + 0.01)}) is not None
