@@ -9,7 +9,6 @@ sample is suspicious. It never passes for want of evidence.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -143,7 +142,7 @@ class Gatherer:
         alarms = [row for row, sample in enumerate(found) if sample.alarm]
         if trace is not None and alarms:
             self._alarm(inspection, trace, own=any(trace.is_own(row) for row in alarms))
-        return _unproven(found, case.lacks, case.glance.rows)
+        return _unproven(found, case.lacks)
 
     async def _trace(self, inspection: Inspection, glance: Glance) -> Trace | None:
         """What the history knows of the request's samples, which it remembers from now on."""
@@ -167,21 +166,19 @@ class Gatherer:
             self.history.alarm(flow.model, flow.principal, policy, trace)
 
 
-def _unproven(
-    samples: tuple[SampleVerdict, ...], lacks: str, rows: Sequence[int] | None = None
-) -> tuple[SampleVerdict, ...]:
+def _unproven(samples: tuple[SampleVerdict, ...], lacks: str) -> tuple[SampleVerdict, ...]:
     """Verdicts reached without some of the evidence: none of them says that a sample is clean.
+
+    Also not of samples that had been settled: what is left has judged them anew.
 
     Args:
         lacks: why; empty where nothing is missing.
-        rows: the samples it is missing for; all of them by default.
     """
     if not lacks:
         return samples
-    doubtful = range(len(samples)) if rows is None else rows
     return tuple(
         replace(each, verdict=Verdict.FAILED, reason=lacks)
-        if each.verdict is Verdict.PASS and row in doubtful
+        if each.verdict is Verdict.PASS
         else each
-        for row, each in enumerate(samples)
+        for each in samples
     )
