@@ -1,0 +1,1 @@
+"""The subcommands, a file each; every one imports what it needs only when it runs."""

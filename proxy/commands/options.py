@@ -1,0 +1,97 @@
+"""Options that several subcommands have, and how their values are read."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from proxy.config import Config
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""Where a subcommand adds its parser."""
+
+
+def command(
+    commands: Commands,
+    name: str,
+    help_text: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    """A parser for one subcommand, with its description kept as it is written."""
+    return commands.add_parser(
+        name,
+        help=help_text,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_addresses(parser: argparse.ArgumentParser) -> None:
+    """`--config` and `--upstream`."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (YAML)")
+    parser.add_argument("--upstream", metavar="HOST:PORT", help="Triton's gRPC address")
+
+
+def named_file(text: str) -> tuple[str, Path]:
+    """Read NAME=FILE."""
+    name, _, file = text.partition("=")
+    if not name.replace("_", "").isalnum() or not file:
+        raise argparse.ArgumentTypeError("must be NAME=FILE.npz, the name of letters and digits")
+    return name, Path(file)
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def seconds(text: str) -> float:
+    """Read a time of less than a day, in seconds."""
+    seconds = float(text)
+    if not 0 < seconds < 86400:
+        raise argparse.ArgumentTypeError("must be more than 0 and less than a day")
+    return seconds
+
+
+def address(text: str) -> tuple[str, int]:
+    """Read HOST:PORT."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT with a port up to 65535")
+    return host.strip("[]"), int(port)
+
+
+def overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """Settings of the command line that win over the file."""
+    names = ("listen", "upstream", "admin")
+    return {n: v for n in names if (v := getattr(options, n, None)) is not None}
+
+
+def config_of(options: argparse.Namespace) -> Config:
+    """The configuration the options name, with what they override.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    from pydantic import ValidationError
+
+    from proxy import configfile
+    from proxy.config import Config
+
+    config = Config() if options.config is None else configfile.load(options.config)
+    changed = overrides(options)
+    if changed:
+        try:
+            Config.model_validate(changed)  # the same check as for the file
+        except ValidationError as error:
+            names = ", ".join(f"--{e['loc'][0]} {e['input']}" for e in error.errors())
+            raise ConfigError(f"{names}: not HOST:PORT with a port up to 65535") from error
+        config = config.model_copy(update=changed)
+    return config
