@@ -336,6 +336,7 @@ TABLE = {
         "proxy.answers proxy.case proxy.errors proxy.forecast proxy.inspection proxy.queries "
         "proxy.tasks proxy.upstream numpy"
     ),
+    "proxy.evaluation": "proxy.errors numpy safetensors",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
