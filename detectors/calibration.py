@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from detectors.fusion import Learner
-from detectors.rule import FIT_SHARE, CalibrationError, Cascade, Rule
+from detectors.rule import CalibrationError, Cascade, Rule
+from detectors.scored_groups import check, split
 from detectors.secrecy import Secrecy
-
-_LEAST_SAMPLES = 30
-"""Fewest samples of a group: 10 for the fusion, 20 for any threshold at all."""
 
 Matrices = Mapping[str, Tensor]
 """Benign group -> (n_g, D) scores, a column for each detector."""
@@ -61,15 +59,8 @@ class Calibration:
                 not finite.
         """
         names = sorted({name for scores in groups.values() for name in scores})
-        _check(groups, names)
-        fitting, held = {}, {}
-        for group, scores in groups.items():
-            matrix = torch.stack([scores[name].float().cpu() for name in names], dim=1)
-            # Equal groups are split alike, so variations of one image stay on one side.
-            order = torch.randperm(len(matrix), generator=torch.Generator().manual_seed(seed))
-            first, rest = order.tensor_split([round(len(matrix) * FIT_SHARE)])
-            fitting[group], held[group] = matrix[first], matrix[rest]
-        return cls(names, fitting, held)
+        check(groups, names)
+        return cls(names, *split(groups, names, seed))
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -89,6 +80,28 @@ class Calibration:
     def with_learners(self, learners: Sequence[Learner]) -> Calibration:
         """The same calibration with learned scores besides."""
         return Calibration(self.names, self._fitting, self._held, learners)
+
+    def held(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """The scores thresholds of these detectors rest on: group -> (m, D)."""
+        columns = self._columns(names)
+        return {group: scores[:, columns] for group, scores in self._held.items()}
+
+    def with_group(self, group: str, scores: Mapping[str, Tensor], *, seed: int = 0) -> Calibration:
+        """The same calibration with one more benign group, or with another in that one's place.
+
+        Args:
+            group: its name.
+            scores: of all detectors, (n,) each, of samples no detector was fitted on.
+            seed: of the split into the fusions' part and the thresholds' part.
+
+        Raises:
+            CalibrationError: as `fit` does.
+        """
+        check({group: scores}, self.names)
+        fitting, held = split({group: scores}, self.names, seed)
+        return Calibration(
+            self.names, self._fitting | fitting, self._held | held, self.learners
+        ).to(self._device)
 
     def p_values(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Conformal p-values over the benign mix, for reports: (1 + #{benign >= s}) / (n + 1).
@@ -142,7 +155,7 @@ class Calibration:
         return Rule.fit(
             [tuple(level) for level in used],
             self.fitting(names),
-            {group: scores[:, self._columns(names)] for group, scores in self._held.items()},
+            self.held(names),
             fpr,
             learners={frozenset(learner.names): learner for learner in self.learners},
             cascades=cascades,
@@ -208,21 +221,3 @@ class Calibration:
         if unknown:
             raise CalibrationError(f"not calibrated: {unknown}; there are {list(self.names)}")
         return [self.names.index(name) for name in names]
-
-
-def _check(groups: Mapping[str, Mapping[str, Tensor]], names: Sequence[str]) -> None:
-    if not groups or not names:
-        raise CalibrationError("needs at least one benign group and one detector")
-    for group, scores in groups.items():
-        missing = [name for name in names if name not in scores]
-        if missing:
-            raise CalibrationError(f"group {group!r} has no scores of {missing}")
-        sizes = {scores[name].numel() for name in names}
-        if len(sizes) > 1 or min(sizes) < _LEAST_SAMPLES:
-            raise CalibrationError(
-                f"group {group!r} has {sorted(sizes)} scores; needs {_LEAST_SAMPLES} or more of "
-                "each detector, and equally many"
-            )
-        for name in names:
-            if not torch.isfinite(scores[name]).all():
-                raise CalibrationError(f"group {group!r}: {name} has scores that are not finite")

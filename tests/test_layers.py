@@ -357,8 +357,11 @@ TABLE = {
         "detectors.vector_autoencoder detectors.vector_mahalanobis "
         "detectors.vector_neighbours purifiers.plugins purifiers.registry"
     ),
-    "detectors.calibration": "detectors.fusion detectors.rule detectors.secrecy torch",
+    "detectors.calibration": (
+        "detectors.fusion detectors.rule detectors.scored_groups detectors.secrecy torch"
+    ),
     "detectors.rule": "detectors.binomial detectors.fusion detectors.secrecy torch",
+    "detectors.scored_groups": "detectors.rule torch",
     "detectors.secrecy": "torch",
     "detectors.benign": (
         "detectors.benign_vectors detectors.benign_waveforms purifiers purifiers.base torch"
@@ -574,6 +577,7 @@ TESTED_IN = {
     "purifiers.chain": "tests/purifiers/test_registry.py",
     "purifiers.learned": "tests/tuning/test_train.py",
     "detectors.rule": "tests/detectors/test_calibration.py",
+    "detectors.scored_groups": "tests/detectors/test_calibration.py",
     "detectors.benign_cameras": "tests/detectors/test_benign_sequences.py",
     "detectors.benign_clients": "tests/detectors/test_benign_sequences.py",
     "detectors.benign_edits": "tests/detectors/test_benign_sequences.py",

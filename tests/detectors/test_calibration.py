@@ -265,3 +265,36 @@ def test_unusable_data_is_refused(change: object, words: str) -> None:
     change(data)  # type: ignore[operator]
     with pytest.raises(CalibrationError, match=words):
         Calibration.fit(data)
+
+
+def test_a_group_more_raises_thresholds_and_keeps_the_others(calibration: Calibration) -> None:
+    live = scores(900, 4.0, 77)
+    more = calibration.with_group("live", live)
+    assert more.groups == (*calibration.groups, "live")
+    names = list(calibration.names)
+    for group in calibration.groups:
+        assert torch.equal(more.held(names)[group], calibration.held(names)[group])
+    both = torch.cat((more.fitting(names)["live"], more.held(names)["live"]))
+    assert len(more.held(names)["live"]) == 600
+    assert torch.equal(both.sort(dim=0).values, torch.stack([live[n] for n in names], 1).sort(0)[0])
+    rule, old = (each.rule([names], 0.05) for each in (more, calibration))
+    assert rule.threshold.worst_group == "live"
+    fresh = scores(2000, 4.0, 5)
+    flagged = [(r.score(fresh) > r.threshold.value).float().mean().item() for r in (rule, old)]
+    assert flagged[0] < 0.08 < flagged[1]
+    again = more.with_group("live", scores(100, 1.0, 3))
+    assert again.groups == more.groups
+    assert len(again.held(names)["live"]) == 67
+
+
+@pytest.mark.parametrize("ruin", ["few", "missing", "nan", "ragged"])
+def test_a_group_that_cannot_be_used_is_refused(calibration: Calibration, ruin: str) -> None:
+    live = scores(20 if ruin == "few" else 100, 1.0, 7)
+    if ruin == "missing":
+        del live["b"]
+    elif ruin == "nan":
+        live["b"][3] = math.nan
+    elif ruin == "ragged":
+        live["b"] = live["b"][:50]
+    with pytest.raises(CalibrationError, match="group 'live'"):
+        calibration.with_group("live", live)
