@@ -83,15 +83,27 @@ class AdminTarget(Protocol):
         """Lift quarantines, of a principal, at a model; None: of all. Return how many."""
 
 
+class Pages(Protocol):
+    """What is served besides: the console."""
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """Return what to serve."""
+
+    def close(self) -> None:
+        """End what is still being followed."""
+
+
 class Admin:
     """Serves an `AdminTarget` on one address.
 
     Args:
         target: what is shown and steered.
+        pages: what is served besides.
     """
 
-    def __init__(self, target: AdminTarget) -> None:
+    def __init__(self, target: AdminTarget, pages: Pages | None = None) -> None:
         self._target = target
+        self._pages = pages
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_guard])
         app.on_response_prepare.append(_name)
         app.add_routes(
@@ -107,6 +119,8 @@ class Admin:
                 web.post("/history/clear", self._clear),
             ]
         )
+        if pages is not None:
+            app.add_routes(pages.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
 
     async def start(self, address: str | Path) -> str:
@@ -125,10 +139,12 @@ class Admin:
 
     async def stop(self) -> None:
         """Stop listening, for good; requests in progress get a moment to finish."""
+        if self._pages is not None:
+            self._pages.close()
         await self._runner.cleanup()
         # aiohttp caches handlers, and us with them, for the life of the process; the proxy with
         # its connections shall not stay.
-        del self._target
+        del self._target, self._pages
 
     async def _index(self, _: web.Request) -> web.Response:
         return web.Response(text=INDEX)

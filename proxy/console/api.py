@@ -1,0 +1,267 @@
+"""The console's JSON: what the page shows, and the few things it may change.
+
+Everything goes through the gate first. It asks and tells its target and its policies, and knows
+nothing of how they do it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxy.console.answers import HEADERS, Handler, Refused, answer, body_of, encoded, told
+from proxy.console.overview import age_hours, blank, calibration_date, summary
+from proxy.console.target import Gate, Policies, Target
+
+MAX_WATCHING = 16
+"""Pages that may follow the samples at once."""
+HEARTBEAT_S = 5.0
+FRESH_S = 0.5
+"""A scrape is parsed at most this often, however many pages are open."""
+MAX_LISTED = 200
+NO_CONTROL = (
+    "changes are off: add a `control:` section with a `token_file` to the configuration, "
+    "and start the proxy with --config"
+)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Explore(_Body):
+    model: str
+    candidate: dict[str, Any] | None = None
+
+
+class _Change(_Body):
+    model: str
+    settings: dict[str, Any] = Field(min_length=1)
+    if_digest: str
+    dry_run: bool
+
+
+class _Rollback(_Body):
+    if_digest: str
+
+
+class _Label(_Body):
+    id: str = Field(max_length=256)
+    label: Literal["", "benign", "adversarial"]
+
+
+class Api:
+    """The handlers.
+
+    Args:
+        target: what is shown.
+        policies: reads and changes the policy; None where there is no file to change.
+        gate: who may do what.
+    """
+
+    def __init__(self, target: Target, policies: Policies | None, gate: Gate) -> None:
+        self._target = target
+        self._policies = policies
+        self._gate = gate
+        self._watching: set[asyncio.Task[Any]] = set()
+        self._fresh = asyncio.Lock()
+        self._overview_at_s = -FRESH_S
+        self._overview: dict[str, Any] = {}
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """Return what to serve."""
+        return [
+            web.get("/api/overview", self._reading(self._show_overview)),
+            web.get("/api/suspicious", self._reading(self._show_suspicious)),
+            web.get("/api/watch", self._reading(self._watch)),
+            web.post("/api/explore", self._reading(self._explore)),
+            web.get("/api/policy", self._reading(self._show_policy)),
+            web.post("/api/policy", told(self._change)),
+            web.post("/api/rollback", told(self._roll_back)),
+            web.post("/api/label", told(self._label)),
+        ]
+
+    def close(self) -> None:
+        """End the streams; nothing may be asked afterwards."""
+        for task in self._watching:
+            task.cancel()
+
+    def _reading(self, handler: Handler) -> Handler:
+        async def checked(request: web.Request) -> web.StreamResponse:
+            self._check(request, write=False)
+            return await handler(request)
+
+        return told(checked)
+
+    def _check(self, request: web.Request, *, write: bool) -> None:
+        """Raise Refused unless the caller may read, or change.
+
+        A web page elsewhere can give its own name our address (DNS rebinding) and read what is
+        open to everybody on this machine: without a token we answer to no name but localhost's.
+        """
+        authorization = request.headers.get("Authorization")
+        if reason := self._gate.allows(authorization, write):
+            raise Refused(401, reason)
+        if authorization is None and not _is_own_name(request.host):
+            raise Refused(403, "open this page by address or as localhost, or use a token")
+
+    # -- what is shown ---------------------------------------------------------------------------
+
+    async def _show_overview(self, _: web.Request) -> web.Response:
+        async with self._fresh:
+            if time.monotonic() - self._overview_at_s >= FRESH_S:
+                self._overview = await self._collect()
+                self._overview_at_s = time.monotonic()
+        return answer(self._overview)
+
+    async def _collect(self) -> dict[str, Any]:
+        status, config = await self._target.status(), await self._target.config()
+        _, body = await self._target.metrics()
+        now = datetime.now(UTC)
+        # Thousands of lines: parsed on the loop they would hold up requests.
+        shown = await asyncio.to_thread(_described, body, config, now)
+        history = await self._target.history()
+        return {
+            **shown,
+            "time_s": now.timestamp(),
+            "status": {
+                "ready": status.ready,
+                "draining": status.draining,
+                "in_flight": status.in_flight,
+                "workers": status.workers,
+                "workers_ready": status.workers_ready,
+            },
+            "shared": history["shared"],
+            "changeable": self._policies is not None,
+        }
+
+    async def _show_suspicious(self, request: web.Request) -> web.Response:
+        limit = _limit(request.query.get("limit", "50"))
+        records = await self._target.records(request.query.get("model") or None, limit)
+        history = await self._target.history()
+        return answer({"records": list(records), "principals": history["principals"][:MAX_LISTED]})
+
+    async def _explore(self, request: web.Request) -> web.Response:
+        asked = await body_of(request, _Explore)
+        config = await self._target.config()
+        if asked.model not in config["models"]:
+            raise Refused(404, "no such model is configured; see the overview for their names")
+        found = await self._target.explore(asked.model, asked.candidate)
+        return await asyncio.to_thread(answer, found)  # tens of thousands of numbers
+
+    # -- what follows ----------------------------------------------------------------------------
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        if len(self._watching) >= MAX_WATCHING:
+            raise Refused(429, f"{MAX_WATCHING} pages follow already; close one")
+        everything = request.query.get("everything") == "1"
+        headers = {**HEADERS, "Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"}
+        response = web.StreamResponse(headers=headers)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (a handler runs in a task)
+        self._watching.add(task)
+        try:
+            await response.prepare(request)
+            await _relay(
+                self._target.watch(request.query.get("model") or None, everything), response
+            )
+        except ConnectionResetError:
+            pass  # the page was closed
+        finally:
+            self._watching.discard(task)
+        return response
+
+    # -- what is changed -------------------------------------------------------------------------
+
+    async def _show_policy(self, _: web.Request) -> web.Response:
+        if self._policies is None:
+            raise Refused(404, NO_CONTROL)
+        return answer(await self._policies.get_policy())
+
+    async def _change(self, request: web.Request) -> web.Response:
+        asked = await body_of(request, _Change)
+        # What a change would do may be seen by whoever sees the policy.
+        self._check(request, write=not asked.dry_run)
+        if self._policies is None:
+            raise Refused(403, NO_CONTROL)
+        return answer(
+            await self._policies.change(
+                asked.model, asked.settings, if_digest=asked.if_digest, dry_run=asked.dry_run
+            )
+        )
+
+    async def _roll_back(self, request: web.Request) -> web.Response:
+        self._check(request, write=True)
+        asked = await body_of(request, _Rollback)
+        if self._policies is None:
+            raise Refused(403, NO_CONTROL)
+        return answer(await self._policies.rollback(asked.if_digest))
+
+    async def _label(self, request: web.Request) -> web.Response:
+        self._check(request, write=True)
+        asked = await body_of(request, _Label)
+        if not await self._target.label(asked.id, asked.label):
+            raise Refused(404, "that sample is no longer kept")
+        return answer({"id": asked.id, "label": asked.label})
+
+
+async def _relay(events: AsyncIterator[Mapping[str, Any]], response: web.StreamResponse) -> None:
+    """Write each event as a line, and a blank one when there was none for a while."""
+    await response.write(b"\n")  # tells the page that it follows now
+    coming = asyncio.ensure_future(anext(events))
+    try:
+        while True:
+            done, _ = await asyncio.wait({coming}, timeout=HEARTBEAT_S)
+            if not done:
+                await response.write(b"\n")
+                continue
+            try:
+                event = coming.result()
+            except StopAsyncIteration:
+                return
+            coming = asyncio.ensure_future(anext(events))
+            await response.write(encoded(event).encode() + b"\n")
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+
+
+def _described(body: bytes, config: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """The scrape, and of each configured model what the configuration says."""
+    shown = summary(body)
+    for name, model in config["models"].items():
+        folder = model.get("calibration")
+        date = None if folder is None else calibration_date(Path(folder))
+        shown["models"].setdefault(name, blank())["policy"] = {
+            **{field: model[field] for field in ("mode", "action", "dispatch", "fpr")},
+            "detectors": [part["name"] for part in model["detectors"]],
+            "purifiers": [part["name"] for part in model["purifiers"]],
+            "calibrated": date,
+            "calibration_age_hours": age_hours(date, now),
+        }
+    return shown
+
+
+def _limit(text: str) -> int:
+    if not (text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MAX_LISTED):
+        raise Refused(400, f"limit: a number from 1 to {MAX_LISTED}")
+    return int(text)
+
+
+def _is_own_name(host: str) -> bool:
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    if name == "localhost":
+        return True
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
