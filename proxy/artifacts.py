@@ -26,6 +26,7 @@ from proxy import __version__, parts, weights
 from proxy.config import Model
 from proxy.errors import ConfigError
 from proxy.files import write_whole
+from proxy.lineage import Lineage
 
 JSON_FILE = "calibration.json"
 TENSOR_FILE = "calibration.safetensors"
@@ -59,6 +60,10 @@ class Provenance(_Stored):
     """What the numbers depend on, from the configuration: see `defence_of`."""
     weights: dict[str, str] = {}
     """Digests of the trained networks the detectors used, by name."""
+    data: Lineage | None = None
+    """What is known of the benign data file; None where it was not looked at."""
+    group_data: dict[str, Lineage] = {}
+    """The same for the files of benign groups of one's own, by group."""
 
 
 class _File(_Stored):

@@ -29,8 +29,8 @@ TABLE = {
     "tuning.demo.table": ("detectors.binomial tuning.demo.policy tuning.demo.traffic numpy rich"),
     "tuning.calibrate": (
         "detectors.rule proxy.adapt proxy.artifacts proxy.config proxy.defences proxy.devices "
-        "proxy.errors proxy.parts proxy.upstream proxy.weights tuning.dataset tuning.fit "
-        "tuning.local_model rich"
+        "proxy.errors proxy.lineage proxy.parts proxy.upstream proxy.weights tuning.dataset "
+        "tuning.fit tuning.lineage tuning.local_model rich"
     ),
     "tuning.fit_networks": (
         "proxy.adapt proxy.config proxy.defences proxy.devices proxy.errors proxy.parts "
@@ -106,6 +106,24 @@ TABLE = {
     "tuning.variants": (
         "detectors.base proxy.artifacts proxy.config proxy.errors proxy.parts yaml"
     ),
+    "tuning.evaluate": "",
+    "tuning.evaluate.adaptive": "detectors.benign torch",
+    "tuning.evaluate.adversaries": "numpy torch +art",
+    "tuning.evaluate.attackers": (
+        "tuning.evaluate.attempt tuning.evaluate.oracle numpy torch +art"
+    ),
+    "tuning.evaluate.attacks": (
+        "detectors.benign tuning.evaluate.adversaries tuning.evaluate.store torch"
+    ),
+    "tuning.evaluate.attempt": "tuning.evaluate.oracle numpy",
+    "tuning.evaluate.confrontation": "detectors.binomial tuning.evaluate.adaptive torch",
+    "tuning.evaluate.oracle": "numpy torch",
+    "tuning.evaluate.store": "proxy.files safetensors torch",
+    "tuning.evaluate.targets": (
+        "detectors.base detectors.chains purifiers tuning.evaluate.adaptive torch"
+    ),
+    "tuning.evaluate.unseen": "detectors.benign PIL numpy torch",
+    "tuning.lineage": "proxy.config proxy.lineage tuning.dataset numpy torch",
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
@@ -121,7 +139,9 @@ TABLE = {
         "proxy.commands.options +proxy.allocator +proxy.cpu_quota +proxy.server +proxy.supervisor "
         "+uvloop ~proxy.config"
     ),
-    "proxy.commands.calibrate": "proxy.commands.options proxy.errors +tuning.calibrate",
+    "proxy.commands.calibrate": (
+        "proxy.commands.options proxy.errors +tuning.calibrate +tuning.lineage"
+    ),
     "proxy.commands.fit": "proxy.commands.options proxy.errors +tuning.fit_networks",
     "proxy.commands.tune": "proxy.commands.options proxy.errors +tuning.tune",
     "proxy.commands.check": "proxy.commands.options +tuning.report",
@@ -168,8 +188,8 @@ TABLE = {
         "proxy.tasks proxy.upstream proxy.wire google grpc"
     ),
     "proxy.artifacts": (
-        "detectors.calibration proxy.config proxy.errors proxy.files proxy.parts proxy.weights "
-        "pydantic safetensors torch"
+        "detectors.calibration proxy.config proxy.errors proxy.files proxy.lineage "
+        "proxy.parts proxy.weights pydantic safetensors torch"
     ),
     "proxy.weights": (
         "detectors proxy.errors proxy.files purifiers purifiers.learned pydantic safetensors torch"
@@ -337,6 +357,7 @@ TABLE = {
         "proxy.tasks proxy.upstream numpy"
     ),
     "proxy.evaluation": "proxy.errors numpy safetensors",
+    "proxy.lineage": "pydantic",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
@@ -561,6 +582,12 @@ TESTED_IN = {
     "tuning.demo.table": "tests/tuning/demo/test_story.py",
     "tuning.demo.sidecar": "tests/tuning/demo/test_story.py",
     "tuning.demo.traffic": "tests/tuning/demo/test_story.py",
+    "tuning.evaluate.adversaries": "tests/tuning/evaluate/test_attacks.py",
+    "tuning.evaluate.attackers": "tests/loadtests/query_attacks/test_attackers.py",
+    "tuning.evaluate.attempt": "tests/loadtests/query_attacks/test_attempt.py",
+    "tuning.evaluate.confrontation": "tests/tuning/evaluate/test_adaptive.py",
+    "tuning.evaluate.oracle": "tests/loadtests/query_attacks/test_attempt.py",
+    "tuning.evaluate.targets": "tests/tuning/evaluate/test_adaptive.py",
     "tuning.tune_picture": "tests/tuning/test_tune.py",
     "proxy.__main__": "tests/proxy/test_cli.py",
     **{

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -19,9 +20,12 @@ from proxy.config import Config, InputKind, Model
 from proxy.defences import describe
 from proxy.devices import use_device
 from proxy.errors import ConfigError, ProxyError
+from proxy.lineage import Lineage
 from proxy.upstream import Upstream
 from tuning import dataset, local_model
 from tuning.fit import Result, Samples, calibrate, images_needed
+from tuning.lineage import Origin, summary, warnings
+from tuning.lineage import describe as describe_data
 
 
 def run(
@@ -34,6 +38,7 @@ def run(
     seed: int = 0,
     groups: Sequence[tuple[str, Path]] = (),
     model_file: Path | None = None,
+    origin: Origin | None = None,
     console: Console | None = None,
 ) -> int:
     """Calibrate one model and write the result; returns the exit status.
@@ -44,6 +49,7 @@ def run(
         seed: of the benign variations and splits.
         groups: benign groups of the user's own, name and data file.
         model_file: local copy of the model, to learn a score from attacks on it as well.
+        origin: what a person says of the data.
 
     Raises:
         ConfigError: nothing can be calibrated, or not to the wanted rate; says what to do.
@@ -60,6 +66,8 @@ def run(
     networks = weights.load(folder, name, scoring, use_device("auto"))
     _warn_of_same_images(console, networks, images)
     own = {group: _images(path, wanted, model.kind) for group, path in groups}
+    lineage = describe_data(data, images, kind=model.kind, origin=origin, seed=seed)
+    _tell_of_data(console, lineage, images_needed(wanted))
     given = Samples(images.x, {group: samples.x for group, samples in own.items()})
     result, version = asyncio.run(
         _calibrate(config, name, model, given, model_file, seed, console, networks)
@@ -80,6 +88,11 @@ def run(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             defence=artifacts.defence_of(model),
             weights=weights.digests(scoring, networks),
+            data=lineage,
+            group_data={
+                group: describe_data(path, own[group], kind=model.kind, seed=seed)
+                for group, path in groups
+            },
         ),
     )
     console.print(f"written to {folder}")
@@ -117,6 +130,12 @@ def _warn_of_same_images(
             f"these very images trained {', '.join(same)}: scores on others will be higher, and "
             "more of them flagged than the rate below says; calibrate on other images"
         )
+
+
+def _tell_of_data(console: Console, lineage: Lineage, needed: int) -> None:
+    console.print(f"data: {escape(summary(lineage))}", highlight=False)
+    for text in warnings(lineage, needed):
+        console.print(f"warning: {escape(text)}", highlight=False)
 
 
 async def _calibrate(

@@ -36,6 +36,10 @@ class Dataset:
     """(N, C, H, W) float32 in [0, 1], (N, C, T) in [-1, 1] or (N, D)."""
     y: npt.NDArray[np.int64] | None
     sha256: str
+    shape: tuple[int, ...] = ()
+    """Of one sample in the file; empty where it is from none."""
+    dtype: str = ""
+    """Of the values in the file."""
 
 
 def load(path: Path, kind: InputKind = "image") -> Dataset:
@@ -63,7 +67,8 @@ def load(path: Path, kind: InputKind = "image") -> Dataset:
     if y is not None and y.shape != x.shape[:1]:
         raise ConfigError(f"{path}: y has shape {y.shape}, expected ({x.shape[0]},)")
     read = {"image": _pixels, "waveform": _waves, "vector": _rows}[kind]
-    return Dataset(read(path, x), y, hashlib.sha256(blob).hexdigest())
+    digest = hashlib.sha256(blob).hexdigest()
+    return Dataset(read(path, x), y, digest, x.shape[1:], str(x.dtype))
 
 
 def _has_form(shape: tuple[int, ...], kind: InputKind) -> bool:

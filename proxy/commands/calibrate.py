@@ -6,7 +6,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxy.commands.options import Commands, add_addresses, command, config_of, named_file
+from proxy.commands.options import (
+    Commands,
+    add_addresses,
+    add_lineage,
+    command,
+    config_of,
+    named_file,
+)
 from proxy.errors import ConfigError
 
 _DESCRIPTION = """\
@@ -49,11 +56,13 @@ def add(commands: Commands) -> None:
         metavar="FILE",
         help="a copy of the model (.pt, .pt2, .onnx): learn a score from attacks on it as well",
     )
+    add_lineage(parser)
     parser.set_defaults(run=_run, log_level="WARNING")
 
 
 def _run(options: argparse.Namespace, _: Sequence[str]) -> int:
     from tuning.calibrate import run
+    from tuning.lineage import Origin
 
     if options.config is None:
         raise ConfigError("calibrate needs --config FILE, which names the model's detectors")
@@ -66,5 +75,6 @@ def _run(options: argparse.Namespace, _: Sequence[str]) -> int:
         seed=options.seed,
         groups=options.group,
         model_file=options.model_file,
+        origin=Origin(options.source, options.licence),
     )
     return status

@@ -44,6 +44,31 @@ def named_file(text: str) -> tuple[str, Path]:
     return name, Path(file)
 
 
+def add_lineage(parser: argparse.ArgumentParser) -> None:
+    """`--source` and `--licence` of the data file."""
+    parser.add_argument(
+        "--source",
+        type=statement,
+        default="",
+        metavar="TEXT",
+        help="where the data is from, kept with the result (default: the file's name)",
+    )
+    parser.add_argument(
+        "--licence",
+        type=statement,
+        default="",
+        metavar="TEXT",
+        help="under which terms the data may be used, kept with the result",
+    )
+
+
+def statement(text: str) -> str:
+    """Read a line that a person says about something."""
+    if not text.isprintable() or len(text) > 500:
+        raise argparse.ArgumentTypeError("must be one line of at most 500 printable characters")
+    return text.strip()
+
+
 def positive(text: str) -> int:
     """Read a whole number from 1."""
     number = int(text)

@@ -102,6 +102,11 @@ def test_saving_again_replaces(folder: Path) -> None:
     assert artifact.states["residual"] == {}
 
 
+def test_a_calibration_from_before_lineage_was_kept_loads(folder: Path) -> None:
+    edit(folder, lambda c: [c["provenance"].pop(key) for key in ("data", "group_data")])
+    assert load(folder, "cnn", MODEL, CPU).provenance.data is None
+
+
 def test_missing(folder: Path) -> None:
     assert "calibration.safetensors is missing" in _without(folder, TENSOR_FILE)
     assert "calibration.json is missing" in _without(folder, JSON_FILE)

@@ -70,9 +70,12 @@ def calibrate(config_file: Callable[..., Path], data: Path) -> Command:
 def test_from_the_command_line_to_a_scorer(
     calibrate: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert calibrate("digits_like") == 0
+    said = ("--source", "made up for [this] test", "--licence", "CC0")
+    assert calibrate("digits_like", *said) == 0
     told = capsys.readouterr().err
     assert "written to" in told
+    assert "made up for [this] test (licence: CC0), 150 images of 3x32x32" in " ".join(told.split())
+    assert "warning:" not in told
     for level in ("input", "output", "views"):
         assert level in told
     config = configfile.load(tmp_path / "breakwater.yaml")
@@ -82,6 +85,10 @@ def test_from_the_command_line_to_a_scorer(
     assert found.provenance.samples == 150
     assert found.provenance.model_version == "1"
     assert found.provenance.groups[0] == "clean"
+    lineage = found.provenance.data
+    assert lineage is not None
+    assert (lineage.licence, lineage.samples, lineage.duplicates.count) == ("CC0", 150, 0)
+    assert lineage.sha256 == found.provenance.data_sha256
     assert len(found.provenance.groups) > 5
     scorer = Scorer(SPEC, model, found, torch.device("cpu"), lambda name, seconds: None)
     assert set(scorer.threshold_bounds) == {"input", "output", "views"}
@@ -134,6 +141,26 @@ def test_too_few_for_any_threshold(
     energy = [{"name": "energy"}]
     assert calibrate("digits_like", "--fpr", "0.2", file=file, detectors=energy) == 2
     assert "needs 30 or more" in capsys.readouterr().err
+
+
+def test_copies_in_the_data_are_warned_of(
+    calibrate: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "copies.npz"
+    np.savez(file, x=np.concatenate([benign(35, seed=2), *[benign(20, seed=3)] * 6]))
+    assert calibrate("digits_like", file=file, detectors=[{"name": "energy"}]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "warning: 65% of the samples are copies" in told
+    assert "about 55 of 155 are distinct" in told
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "\x1b[2J", "x" * 501])
+def test_what_is_said_of_the_data_is_one_line(
+    calibrate: Command, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    with pytest.raises(SystemExit):
+        calibrate("digits_like", "--source", text)
+    assert "one line of at most 500 printable characters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -222,6 +249,7 @@ def test_a_benign_group_of_ones_own_stays_quiet(calibrate: Command, tmp_path: Pa
         found = artifacts.load(model.calibration, "digits_like", model, torch.device("cpu"))
         assert ("camera_7" in found.provenance.groups) == bool(options)
         assert len(found.provenance.data_sha256.split()) == 1 + bool(options)
+        assert set(found.provenance.group_data) == ({"camera_7"} if options else set())
         (residual,) = build_detectors(model)
         residual.load_state(found.states["residual"], torch.device("cpu"))
         rule = found.calibration.rule([["residual"]], 0.05)
