@@ -38,7 +38,8 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 proto: $(READY)
-	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proxy/pb --pyi_out=proxy/pb proto/open_inference.proto
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proxy/pb --pyi_out=proxy/pb \
+	  proto/open_inference.proto proto/breakwater/v1/control.proto
 
 schema: $(READY)
 	$(BIN)/breakwater check --schema > deploy/config.schema.json

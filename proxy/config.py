@@ -5,6 +5,7 @@ Loading (with line numbers in errors) is `proxy.configfile`; this module is plai
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -38,6 +39,17 @@ def _has_a_port(address: str) -> str:
     if int(address.rpartition(":")[2]) > MAX_PORT:
         raise ValueError(f"the port is over {MAX_PORT}")
     return address
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches HOST:PORT; names other than localhost are not asked."""
+    host = address.rpartition(":")[0].strip("[]")
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 Address = Annotated[str, Field(pattern=r"^.+:\d{1,5}$"), AfterValidator(_has_a_port)]
@@ -369,6 +381,39 @@ class Model(_Strict):
         return self
 
 
+class Control(_Strict):
+    """The control API over gRPC, and the token that it, the admin port and the console ask for."""
+
+    listen: Address = "127.0.0.1:9091"
+    """Where it is served. Beyond loopback it needs token_file or client_ca_file."""
+    token_file: Path | None = None
+    """File with the token that callers show as `authorization: Bearer TOKEN`, at least 16
+    characters, relative to the configuration file; a changed file is in force at once. The admin
+    port asks for it too, but for /metrics, /live and /ready. Default: nothing can be changed, and
+    on loopback everything can be read."""
+    cert_file: Path | None = None
+    """Certificate chain of the control port, PEM. Default: no TLS."""
+    key_file: Path | None = None
+    """The certificate's private key, PEM."""
+    client_ca_file: Path | None = None
+    """Certificates that clients' ones are checked against; clients without one get no connection.
+    With token_file too, both are needed."""
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
+        if self.client_ca_file is not None and self.cert_file is None:
+            raise ValueError("client_ca_file needs cert_file and key_file: it is TLS")
+        unguarded = self.token_file is None and self.client_ca_file is None
+        if unguarded and not is_loopback(self.listen):
+            raise ValueError(
+                f"listen: {self.listen} is not on loopback: set token_file or client_ca_file, or "
+                "everybody who reaches it could read what clients ask"
+            )
+        return self
+
+
 class Audit(_Strict):
     """The audit log: one JSON line per suspicious or failed request, never pixels."""
 
@@ -385,6 +430,8 @@ class Config(_Strict):
     """Triton's gRPC address."""
     admin: Address = "127.0.0.1:9090"
     """Metrics, health and drain over HTTP. Loopback by default: it can stop the proxy."""
+    control: Control | None = None
+    """The control API (gRPC) and its token. Off by default."""
     rpc: Rpc = Rpc()
     shared_memory: SharedMemoryPolicy = "deny"
     """Inputs that point to shared memory. deny; inspect: read system shared memory (same pod) and

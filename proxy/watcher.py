@@ -19,6 +19,7 @@ RESTART_FIELDS = (
     "listen",
     "upstream",
     "admin",
+    "control",
     "audit",
     "batching",
     "drain_seconds",
