@@ -214,7 +214,7 @@ def _parts(asked: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
 
 def _within(some: Tensor, every: Tensor, bound: float) -> Tensor:
     """How many of all rows lie within a distance of each of some, (S,)."""
-    far = torch.cdist(some, every, compute_mode="use_mm_for_euclid_dist")
+    far: Tensor = torch.cdist(some, every, compute_mode="use_mm_for_euclid_dist")
     return (far <= bound * every.shape[1] ** 0.5).sum(1)
 
 
