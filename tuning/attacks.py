@@ -1,7 +1,7 @@
 """Adversarial images to train guided parts on: many kinds, few steps, all in one batch.
 
 For training only. What a part is measured with comes from a library and knows nothing of this
-(`loadtests.attacks`); the kinds here are made to differ, not to be strong.
+(`tuning.evaluate.attacks`); the kinds here are made to differ, not to be strong.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Detectors are fitted and calibrated on benign images alone, as `breakwater calibrate` does, and
 networks trained as `breakwater fit` does, each with one kind of attack left out; then they meet the
-attacks of `loadtests.attacks`, fresh benign images, benign kinds nobody calibrated on, transferred
-attacks and an attacker who knows them. The model is called directly: this measures the maths.
+attacks of `tuning.evaluate.attacks`, fresh benign images, benign kinds nobody calibrated on,
+transferred attacks and an attacker who knows them. The model is called directly: this measures the
+maths.
 
 Needs a folder with `cifar10/train.npz` and `cifar10/test.npz` (arrays `jpeg`: all files in a row,
 `offset` and `label`) and `cifar10/resnet20.pt`, `resnet32.pt`, states of the networks in

@@ -12,10 +12,10 @@ from detectors.binomial import lower_bound, upper_bound
 from detectors.calibration import Calibration
 from detectors.rule import Cascade, Rule
 from detectors.secrecy import Secrecy
-from loadtests.attacks import ATTACKS
 from loadtests.harness import Report, Row
 from loadtests.quality.evidence import Scores, Witness
 from loadtests.quality.networks import GRADIENT, UNSEEN
+from tuning.evaluate.attacks import ATTACKS
 
 Part = tuple[str, str, dict[str, object]]
 """Label, detector and its parameters."""

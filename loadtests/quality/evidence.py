@@ -13,9 +13,9 @@ from detectors.base import Detector, Evidence, peer_key
 from loadtests.cifar import ResNet
 from loadtests.quality.images import Images
 from loadtests.quality.networks import GRADIENT, Networks
-from loadtests.quality.store import Store, code
 from proxy.weights import users
 from purifiers.base import Purifier
+from tuning.evaluate.store import Store, code
 
 PEER = "resnet32"
 """Name the other model goes by."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from rich.progress import Progress
 from torch import Tensor
 
-from loadtests.adaptive import Target
-from loadtests.confrontation import confront
 from loadtests.harness import Report, Row
 from loadtests.quality.images import Labelled
-from loadtests.quality.store import Store
+from tuning.evaluate.adaptive import Target
+from tuning.evaluate.confrontation import confront
+from tuning.evaluate.store import Store
 
 BOUNDS = (1, 2, 4, 8)
 """Of 255."""

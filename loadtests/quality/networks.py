@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from detectors.base import Detector
 from loadtests.quality.images import Images, Sizes
-from loadtests.quality.store import Store, code
 from proxy.weights import Plan, users
 from purifiers.base import Purifier
 from purifiers.learned import Recipe
@@ -24,6 +23,7 @@ from tuning import attacks
 from tuning.attacked_images import Attacked
 from tuning.attacks import FAMILIES, attack
 from tuning.batches import batch_of, seeded
+from tuning.evaluate.store import Store, code
 from tuning.lessons import Material, course
 from tuning.train import Checkpoint, train
 

@@ -15,7 +15,6 @@ import detectors
 import purifiers
 from detectors.rule import Cascade
 from detectors.secrecy import Secrecy
-from loadtests.adaptive import Target
 from loadtests.harness import Report, about
 from loadtests.quality import page
 from loadtests.quality.cost import report_costs
@@ -40,8 +39,9 @@ from loadtests.quality.purification import (
     report_purifiers,
     report_system,
 )
-from loadtests.quality.store import Store, code
-from loadtests.targets import Guarded, Provoked, Through, Undefended, Watch
+from tuning.evaluate.adaptive import Target
+from tuning.evaluate.store import Store, code
+from tuning.evaluate.targets import Guarded, Provoked, Through, Undefended, Watch
 
 PARTS: dict[str, tuple[str, dict[str, object]]] = {
     "residual": ("residual", {}),

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadtests.query_attacks.attempt import Attempt
-from loadtests.query_attacks.oracle import Image, Logits
 from loadtests.query_attacks.senses import Senses
+from tuning.evaluate.attempt import Attempt
+from tuning.evaluate.oracle import Image, Logits
 
 WIDEN, NARROW = 1.5, 0.95
 """Factors on the width of proposals after a flagged and after an unflagged query."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from loadtests.query_attacks.adaptive import Flagged, Sense, Width, drawn
-from loadtests.query_attacks.attempt import Attempt
-from loadtests.query_attacks.oracle import Image, Logits
 from loadtests.query_attacks.senses import Senses
+from tuning.evaluate.attempt import Attempt
+from tuning.evaluate.oracle import Image, Logits
 
 HALVINGS = 8
 TRIES = 5

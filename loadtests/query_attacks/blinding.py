@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from loadtests.query_attacks.oracle import Image
+from tuning.evaluate.oracle import Image
 
 SHIFT = 3
 """Pixels, most, in each direction."""

@@ -10,9 +10,9 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from loadtests.query_attacks.oracle import Answer, Image
 from proxy.rpc import INFER
 from proxy.status import BUSY
+from tuning.evaluate.oracle import Answer, Image
 
 Principal = Callable[[int], str]
 """Number of a query, from 1 -> who sends it."""

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from loadtests.query_attacks.attackers import Run
-from loadtests.query_attacks.attempt import Asked, Attempt, Bound, Ended, Habits, Over, Target
-from loadtests.query_attacks.oracle import LocalOracle, Oracle
+from tuning.evaluate.attackers import Run
+from tuning.evaluate.attempt import Asked, Attempt, Bound, Ended, Habits, Over, Target
+from tuning.evaluate.oracle import LocalOracle, Oracle
 
 RESTARTS = 20
 """Most times an attack that ended by itself starts again on what is left of its budget."""

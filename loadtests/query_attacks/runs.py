@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from loadtests.query_attacks.attempt import Target
 from loadtests.query_attacks.grpc_oracle import Identities, Principal, sybils
-from loadtests.query_attacks.oracle import LocalOracle, Oracle
 from loadtests.query_attacks.run import Outcome, attack
 from loadtests.query_attacks.scene import Site
 from loadtests.query_attacks.suite import Plan
+from tuning.evaluate.attempt import Target
+from tuning.evaluate.oracle import LocalOracle, Oracle
 
 LEAST = 10
 """An attack that wins with fewer queries, undefended, is hardly a search."""

@@ -7,12 +7,12 @@ from functools import partial
 
 import numpy as np
 
-from loadtests.query_attacks.attackers import L2, Decided
 from loadtests.query_attacks.runs import Attack, Planned, Run
 from loadtests.query_attacks.senses import Canary, Told
 from loadtests.query_attacks.stage import Stage
 from loadtests.query_attacks.suite import DECISION_BUDGET, SUITE, Plan, adaptive
 from loadtests.query_attacks.tally import successes
+from tuning.evaluate.attackers import L2, Decided
 
 _HSJ = SUITE["hsj"].run
 assert isinstance(_HSJ, Decided)

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from loadtests.query_attacks.attempt import Attempt
-from loadtests.query_attacks.oracle import Image, Logits
+from tuning.evaluate.attempt import Attempt
+from tuning.evaluate.oracle import Image, Logits
 
 EVERY = 8
 """Queries between two looks at the canary."""

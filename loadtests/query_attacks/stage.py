@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from rich.progress import Progress
 
 from loadtests.harness import Report
-from loadtests.query_attacks.attempt import Target
 from loadtests.query_attacks.runs import Attack, Run, run
 from loadtests.query_attacks.scene import DETECTORS, Scene, Site
 from loadtests.query_attacks.tally import detection, interval, moments, success
+from tuning.evaluate.attempt import Target
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from loadtests.query_attacks.adaptive import AdaptiveNes, AdaptiveSquare, Sense
 from loadtests.query_attacks.adaptive_decision import AdaptiveHopSkipJump
-from loadtests.query_attacks.attackers import L2, LINF, Decided, Nes, Run, Scored
-from loadtests.query_attacks.attempt import Bound, Habits
 from loadtests.query_attacks.blinding import Blinding
 from loadtests.query_attacks.senses import Told
+from tuning.evaluate.attackers import L2, LINF, Decided, Nes, Run, Scored
+from tuning.evaluate.attempt import Bound, Habits
 
 DECISION_BUDGET = 1000
 """Queries of an attack that is told only the class; it needs more than one that reads scores."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from loadtests.cifar import load_images, load_model
 from loadtests.harness import CHECKOUT
-from loadtests.query_attacks.attempt import Target
-from loadtests.query_attacks.oracle import LocalOracle
+from tuning.evaluate.attempt import Target
+from tuning.evaluate.oracle import LocalOracle
 
 CALIBRATION = 1200
 """The first test images."""

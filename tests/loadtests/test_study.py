@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from scipy import stats
 
 from detectors import DETECTORS
-from detectors.residual import Residual
-from loadtests.attacks import ATTACKS
 from loadtests.harness import Report
 from loadtests.quality import goals, study
 from loadtests.quality.detection import ELEVEN, auroc, share, variant_of
 from loadtests.quality.networks import UNSEEN, VARIANTS
-from loadtests.quality.store import Store, code
 from purifiers import PURIFIERS
 from tuning.attacks import FAMILIES
+from tuning.evaluate.attacks import ATTACKS
 
 
 def test_a_share_with_its_interval() -> None:
@@ -35,26 +31,6 @@ def test_auroc_against_the_rank_sum() -> None:
     positive = torch.randint(5, 25, (40,), generator=generator).float()
     expected = stats.mannwhitneyu(positive, negative).statistic / (70 * 40)
     assert auroc(negative, positive) == pytest.approx(expected)
-
-
-def test_what_was_made_is_not_made_again(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    made = []
-
-    def make() -> dict[str, torch.Tensor]:
-        made.append(1)
-        return {"x": torch.arange(3.0)}
-
-    assert torch.equal(store.tensors("a", "key", make)["x"], torch.arange(3.0))
-    store.tensors("a", "key", make)
-    assert len(made) == 1
-    store.tensors("a", "other key", make)
-    assert len(made) == 2
-
-
-def test_code_differs_between_parts_and_not_between_calls() -> None:
-    assert code(Residual()) == code(Residual)
-    assert code(Residual) != code(DETECTORS["margin"])
 
 
 def test_every_attack_has_networks_that_know_nothing_like_it() -> None:

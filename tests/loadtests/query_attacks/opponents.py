@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from loadtests.query_attacks.attempt import Attempt, Bound, Habits, Target
-from loadtests.query_attacks.oracle import Answer, Image, LocalOracle, Oracle
+from tuning.evaluate.attempt import Attempt, Bound, Habits, Target
+from tuning.evaluate.oracle import Answer, Image, LocalOracle, Oracle
 
 SIDE = 16
 LINF = Bound("linf", 8 / 255)

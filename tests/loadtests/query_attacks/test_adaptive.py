@@ -7,8 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from loadtests.query_attacks.attempt import Attempt, Habits
-from loadtests.query_attacks.oracle import Answer
 from loadtests.query_attacks.run import Outcome, attack
 from loadtests.query_attacks.senses import EVERY, Canary, Told
 from loadtests.query_attacks.suite import SUITE, Plan, adaptive
@@ -21,6 +19,8 @@ from tests.loadtests.query_attacks.opponents import (
     flat,
     target,
 )
+from tuning.evaluate.attempt import Attempt, Habits
+from tuning.evaluate.oracle import Answer
 
 
 def run(plan: Plan, oracle: object, level: float = 124) -> Outcome:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtests.query_attacks.attempt import Target
-from loadtests.query_attacks.oracle import LocalOracle
 from loadtests.query_attacks.run import Outcome, attack
 from loadtests.query_attacks.suite import SUITE
 from tests.loadtests.query_attacks.opponents import BRIGHT, Script, target
+from tuning.evaluate.attempt import Target
+from tuning.evaluate.oracle import LocalOracle
 
 EASY = ("square", "square_round8", "nes_001", "nes_01", "hsj", "boundary", "sign_opt")
 

@@ -3,9 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loadtests.query_attacks.attempt import CERTAIN, Asked, Attempt, Bound, Habits, Over
 from loadtests.query_attacks.blinding import Blinding
-from loadtests.query_attacks.oracle import Answer
 from tests.loadtests.query_attacks.opponents import (
     BRIGHT,
     LINF,
@@ -14,6 +12,8 @@ from tests.loadtests.query_attacks.opponents import (
     flat,
     target,
 )
+from tuning.evaluate.attempt import CERTAIN, Asked, Attempt, Bound, Habits, Over
+from tuning.evaluate.oracle import Answer
 
 
 def test_an_answer_tells_its_label_and_margin() -> None:

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from loadtests.query_attacks.grpc_oracle import GrpcOracle, Identities, sybils
-from loadtests.query_attacks.oracle import Answer
 from proxy.pb import open_inference_pb2 as pb
 from proxy.rpc import INFER, SERVICE
 from proxy.status import BUSY
 from tests.defended import settings_of
 from tests.images import benign, tampered
 from tests.proxy.running import running
+from tuning.evaluate.oracle import Answer
 from tuning.triton import EmbeddedTriton
 
 IMAGE = np.linspace(0, 1, 3 * 4 * 4, dtype=np.float32).reshape(3, 4, 4)

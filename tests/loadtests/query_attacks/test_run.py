@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loadtests.query_attacks.attempt import Attempt, Habits
-from loadtests.query_attacks.oracle import Answer, Image
 from loadtests.query_attacks.run import Outcome, attack, summary
 from tests.loadtests.query_attacks.opponents import BRIGHT, LINF, Script, flat, target
+from tuning.evaluate.attempt import Attempt, Habits
+from tuning.evaluate.oracle import Answer, Image
 
 
 class Steps:

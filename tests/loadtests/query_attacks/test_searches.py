@@ -7,12 +7,12 @@ from dataclasses import fields
 
 from loadtests.query_attacks import picture, searches
 from loadtests.query_attacks.__main__ import SECTIONS
-from loadtests.query_attacks.attackers import Decided
 from loadtests.query_attacks.runs import Attack
 from loadtests.query_attacks.searches import PLACES, PLANS
 from loadtests.query_attacks.stage import FULL, QUICK
 from loadtests.query_attacks.suite import SUITE, adaptive
 from loadtests.query_attacks.victim import FIRST_ATTACKED, OTHERS, OWNED, TEST
+from tuning.evaluate.attackers import Decided
 
 RIGHT = 0.8
 """Share of the images, at least, that the model gets right and so can be attacked."""

@@ -1,19 +1,26 @@
-"""The attacks the quality figures are measured with; none of them knows any detector."""
+"""The attacks a defence is measured with; none of them knows any detector."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from importlib.metadata import version
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from loadtests.adversaries import BATCH, Foolbox, HopSkipJump, Patch, Run, Smooth, Toolbox, pgd
-from loadtests.cifar import quantise
+from detectors.benign import rounded
+from tuning.evaluate.adversaries import (
+    BATCH,
+    Foolbox,
+    HopSkipJump,
+    Patch,
+    Run,
+    Smooth,
+    Toolbox,
+    pgd,
+)
+from tuning.evaluate.store import Store, code, digest
 
 
 @dataclass(frozen=True)
@@ -95,12 +102,12 @@ def survive_rounding(model: nn.Module, x: Tensor, attacked: Tensor) -> Tensor:
     """
     with torch.no_grad():
         before = model(x).argmax(1)
-        result = quantise(attacked)
+        result = rounded(attacked)
         for scale in (1.05, 1.1, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0):
             missed = model(result).argmax(1) == before
             if not missed.any():
                 break
-            result[missed] = quantise(x + scale * (attacked - x))[missed]
+            result[missed] = rounded(x + scale * (attacked - x))[missed]
     return result
 
 
@@ -109,7 +116,7 @@ def attacked(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, *, seed: in
     x, y = x[: attack.most], y[: attack.most]
     started = time.process_time()
     made = attack.run(model, x, y, seed).float()
-    made = survive_rounding(model, x, made) if attack.minimal else quantise(made)
+    made = survive_rounding(model, x, made) if attack.minimal else rounded(made)
     seconds = time.process_time() - started
     with torch.no_grad():
         fooled = model(made).argmax(1) != y
@@ -117,32 +124,38 @@ def attacked(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, *, seed: in
 
 
 def cached(
-    folder: Path, name: str, model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 7
+    store: Store,
+    name: str,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    seed: int = 7,
+    identity: str = "",
 ) -> Attacked:
-    """What `attacked` returns for `ATTACKS[name]`, from `folder` where it was made before.
+    """What `attacked` returns for `ATTACKS[name]`, from the store where it was made before.
 
-    A file's name holds a digest of the attack with all its parameters, the model's weights, the
-    images, the labels and the seed: whatever changes one of them makes it anew.
+    Whatever the result depends on, if changed, makes it anew: the attack with all its parameters
+    and its code, the libraries, the model's weights, the images, the labels and the seed.
+
+    Args:
+        identity: tells models apart whose weights are not to be seen.
     """
     attack = ATTACKS[name]
-    digest = hashlib.sha256(f"{attack!r} {seed}".encode())
-    for value in (x[: attack.most], y[: attack.most], *model.state_dict().values()):
-        digest.update(value.contiguous().numpy().tobytes())
-    file = folder / f"{name}-{digest.hexdigest()[:12]}.safetensors"
-    if file.exists():
-        held = load_file(file)
-        made = held["x"].float() / 255
-        seconds = float(held["seconds"])
-        return Attacked(made, held["y"], x[: attack.most], held["fooled"], seconds)
-    result = attacked(attack, model, x, y, seed=seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}.part")
-    held = {
-        "x": (result.x * 255).round().to(torch.uint8),
-        "y": result.y,
-        "fooled": result.fooled,
-        "seconds": torch.tensor(result.seconds),
-    }
-    save_file({key: value.contiguous() for key, value in held.items()}, part)
-    part.replace(file)  # a run that is stopped leaves no half a file
-    return result
+    x, y = x[: attack.most], y[: attack.most]
+    weights = digest(*model.state_dict().values())
+    key = f"{attack!r} {code(attack.run)} {_libraries()} {identity} {weights} {digest(x, y)} {seed}"
+
+    def make() -> dict[str, Tensor]:
+        result = attacked(attack, model, x, y, seed=seed)
+        seconds = torch.tensor(result.seconds)
+        pixels = (result.x * 255).round().to(torch.uint8)
+        return {"x": pixels, "fooled": result.fooled, "seconds": seconds}
+
+    held = store.tensors(name, key, make)
+    return Attacked(held["x"].float() / 255, y, x, held["fooled"], float(held["seconds"]))
+
+
+def _libraries() -> str:
+    names = ("adversarial-robustness-toolbox", "foolbox", "torch")
+    return " ".join(version(name) for name in names)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from detectors.binomial import lower_bound, upper_bound
-from loadtests.adaptive import Outcome, Target, attack, judge
+from tuning.evaluate.adaptive import Outcome, Target, attack, judge
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ and a suite without one flatters every input-only detector.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ class Foolbox:
         with warnings.catch_warnings():
             # Its import uses names that SciPy calls old.
             warnings.simplefilter("ignore", DeprecationWarning)
-            import foolbox
+            foolbox: Any = importlib.import_module("foolbox")
 
         torch.manual_seed(seed)
         seen = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")

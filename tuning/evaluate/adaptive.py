@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loadtests.cifar import quantise
+from detectors.benign import rounded
 
 MARGIN = 0.1
 """How far below the threshold the attacker wants the fused score."""
@@ -140,7 +140,7 @@ def attack(
             rows = rows[search.rank < 2]
         if not len(rows):
             break
-        point = quantise(x[rows] + search.delta[rows]).requires_grad_()
+        point = rounded(x[rows] + search.delta[rows]).requires_grad_()
         push, hide, outcome, rank = _look(target, point, y[rows])
         search.keep(rows, point.detach(), rank)
         _adapt(search, rows, outcome)

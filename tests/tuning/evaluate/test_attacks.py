@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from loadtests.adversaries import HopSkipJump, Patch, Smooth, squares
-from loadtests.attacks import ATTACKS, attacked, cached, survive_rounding
+from tuning.evaluate.adversaries import HopSkipJump, Patch, Smooth, squares
+from tuning.evaluate.attacks import ATTACKS, attacked, cached, survive_rounding
+from tuning.evaluate.store import Store
 
 
 class Bright(nn.Module):
@@ -71,17 +72,19 @@ def test_survivors_of_rounding_cross_the_boundary() -> None:
 def test_finished_attacks_are_read_again(tmp_path: Path) -> None:
     x, y = images()
     model = Bright()
-    first = cached(tmp_path, "fgsm8", model, x, y)
+    store = Store(tmp_path)
+    first = cached(store, "fgsm8", model, x, y)
     (file,) = tmp_path.iterdir()
     written = file.stat().st_mtime_ns
-    again = cached(tmp_path, "fgsm8", model, x, y)
+    again = cached(store, "fgsm8", model, x, y)
     assert file.stat().st_mtime_ns == written
     assert again.x.equal(first.x)
     assert again.fooled.equal(first.fooled)
     assert first.fooled.all()
-    cached(tmp_path, "fgsm8", model, x, y, seed=8)
-    cached(tmp_path, "fgsm8", model, x[:2], y[:2])
-    assert len(list(tmp_path.iterdir())) == 3
+    cached(store, "fgsm8", model, x, y, seed=8)
+    cached(store, "fgsm8", model, x[:2], y[:2])
+    cached(store, "fgsm8", model, x, y, identity="another")
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_every_attack_has_a_family_of_its_own_kind() -> None:

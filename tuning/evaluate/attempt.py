@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtests.query_attacks.oracle import Answer, Image, LocalOracle, Logits, Oracle
+from tuning.evaluate.oracle import Answer, Image, LocalOracle, Logits, Oracle
 
 CERTAIN = 100.0
 """Logit of the right class in what an attacker believes of an image it has not asked about."""
@@ -88,25 +88,29 @@ class Attempt:
 
     Args:
         oracle: what is asked.
-        bare: the model without a defence, the judge of wins.
+        bare: the model without a defence, the judge of wins; without it, every wrong answer that
+            is served within the bound is one.
+        classes: how many there are; asked of `bare` where it is there.
         on_asked: called after every query with its number, from 1.
     """
 
     def __init__(
         self,
         oracle: Oracle,
-        bare: LocalOracle,
+        bare: LocalOracle | None,
         target: Target,
         bound: Bound,
         habits: Habits,
         on_asked: Callable[[int, Asked], None] | None = None,
+        *,
+        classes: int = 0,
     ) -> None:
         self.target, self.bound = target, bound
         self.log: list[Asked] = []
         self._oracle, self._bare, self._habits, self._on_asked = oracle, bare, habits, on_asked
         self._known: dict[bytes, Logits] = {}
         self._refused_in_a_row = 0
-        self.classes = bare.answers(target.clean[None]).shape[1]
+        self.classes = bare.answers(target.clean[None]).shape[1] if bare else classes
         self._belief = np.zeros(self.classes, np.float32)
         self._belief[target.label] = CERTAIN
         if habits.skip_clean:
@@ -183,4 +187,6 @@ class Attempt:
         return answer
 
     def _fools_bare(self, image: Image) -> bool:
+        if self._bare is None:
+            return True
         return int(self._bare.answers(image[None])[0].argmax()) != self.target.label

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from loadtests.adaptive import Response, attack, judge
-from loadtests.confrontation import confront
-from loadtests.targets import Guarded, Provoked, Through, Undefended, Watch
 from purifiers import BitDepth, Chain, Median, Noise
+from tuning.evaluate.adaptive import Response, attack, judge
+from tuning.evaluate.confrontation import confront
+from tuning.evaluate.targets import Guarded, Provoked, Through, Undefended, Watch
 
 LEFT = torch.zeros(1, 4, 4).index_fill_(2, torch.tensor([0, 1]), 1.0)
 """Half of a 4x4 image: 8 pixels."""

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from detectors.base import Detector, Evidence, peer_key
-from loadtests.adaptive import Response
+from detectors.chains import FEATURES
 from purifiers import Chain, Purifier
+from tuning.evaluate.adaptive import Response
 
 Model = Callable[[Tensor], Tensor]
 """Images in [0, 1] (B, C, H, W) -> logits (B, K), each sample by itself."""
@@ -62,6 +63,8 @@ def _has_no_gradient(y: Tensor, x: Tensor) -> bool:
 class Watch:
     """The model's own answer, and the fused score of all detectors minus its threshold.
 
+    Every sample counts as the first query of its kind: a single adversarial image needs no others.
+
     Args:
         model: the model behind the proxy.
         parts: fitted detectors.
@@ -94,7 +97,7 @@ class Watch:
         output, *seen = self.model(torch.cat([x, *copies])).split(len(x))
         views = dict(zip(self._views, seen, strict=True))
         views |= {peer_key(name): peer(x) for name, peer in self._peers.items()}
-        evidence = Evidence(x, output, views)
+        evidence = Evidence(x, output, views, x.new_zeros(len(x), len(FEATURES)))
         gradients = torch.is_grad_enabled()
         scores = {part.name: part.score(evidence, gradients=gradients) for part in self._parts}
         return output, self._fuse(scores) - self._threshold
@@ -152,3 +155,20 @@ class Provoked:
         _, suspicion = self._watch(x)
         # A score that is not finite is a failure, and purified too.
         return Response(self._watch.model(self._purify(x)), -suspicion)
+
+
+class Either:
+    """A model whose answer may be to the image or to its purified copy, the attacker cannot tell.
+
+    What one attacks who knows the purifiers and not the detectors: the mean of both answers.
+    """
+
+    def __init__(self, model: Model, purify: Through) -> None:
+        self._model, self._purify = model, purify
+        self.is_random = purify.is_random
+
+    def __call__(self, x: Tensor) -> Response:
+        """See `Target`."""
+        own, purified = self._model(torch.cat([x, self._purify(x)])).split(len(x))
+        both = torch.stack((own.log_softmax(1), purified.log_softmax(1)))
+        return Response(both.logsumexp(0), x.new_full((len(x),), -1.0))

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from loadtests.query_attacks.attempt import Attempt, Bound
-from loadtests.query_attacks.oracle import Image
+from tuning.evaluate.attempt import Attempt, Bound
+from tuning.evaluate.oracle import Image
 
 LINF = Bound("linf", 8 / 255)
 L2 = Bound("l2", 1.0)
