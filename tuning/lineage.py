@@ -7,6 +7,7 @@ random part of the samples, in thumbnails.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -214,8 +215,8 @@ def _parts(asked: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
 
 def _within(some: Tensor, every: Tensor, bound: float) -> Tensor:
     """How many of all rows lie within a distance of each of some, (S,)."""
-    far: Tensor = torch.cdist(some, every, compute_mode="use_mm_for_euclid_dist")
-    return (far <= bound * every.shape[1] ** 0.5).sum(1)
+    far = torch.cdist(some, every, compute_mode="use_mm_for_euclid_dist")
+    return (far <= bound * math.sqrt(every.shape[1])).sum(1)
 
 
 def _thumbnails(x: Tensor, chosen: npt.NDArray[np.int64], kind: InputKind) -> Tensor:
