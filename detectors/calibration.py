@@ -67,6 +67,11 @@ class Calibration:
         """The benign groups."""
         return tuple(self._held)
 
+    @property
+    def least_fpr(self) -> float:
+        """The least false-positive rate that the smallest group supports."""
+        return 1 / (min(len(scores) for scores in self._held.values()) + 1)
+
     def fitting(self, names: Sequence[str]) -> dict[str, Tensor]:
         """The scores fusions of these detectors are fitted on: group -> (n, D)."""
         columns = self._columns(names)
@@ -147,8 +152,25 @@ class Calibration:
             CalibrationError: fpr is not in (0, 1), a detector was not calibrated, or a group has
                 too few samples for this rate; the text says how many it takes.
         """
-        if not 0 < fpr < 1:
-            raise CalibrationError(f"fpr must be between 0 and 1, not {fpr}")
+        (rule,) = self.rules(levels, [fpr], cascade=cascade, secrecy=secrecy)
+        return rule
+
+    def rules(
+        self,
+        levels: Sequence[Sequence[str]],
+        fprs: Sequence[float],
+        *,
+        cascade: Cascade | Sequence[Cascade] | None = None,
+        secrecy: Secrecy | None = None,
+    ) -> list[Rule]:
+        """What `rule` gives at each of these rates, at the cost of one.
+
+        Raises:
+            CalibrationError: as `rule`; `least_fpr` is the least rate there is a rule for.
+        """
+        for fpr in fprs:
+            if not 0 < fpr < 1:
+                raise CalibrationError(f"fpr must be between 0 and 1, not {fpr}")
         used = levels if cascade is not None else levels[-1:]
         cascades = [cascade] * (len(used) - 1) if isinstance(cascade, Cascade) else cascade or []
         names = tuple(levels[-1])
@@ -156,7 +178,7 @@ class Calibration:
             [tuple(level) for level in used],
             self.fitting(names),
             self.held(names),
-            fpr,
+            fprs,
             learners={frozenset(learner.names): learner for learner in self.learners},
             cascades=cascades,
             secrecy=secrecy,

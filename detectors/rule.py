@@ -91,19 +91,22 @@ class Rule:
         levels: Sequence[Sequence[str]],
         fitting: Mapping[str, Tensor],
         held: Mapping[str, Tensor],
-        fpr: float,
+        fprs: Sequence[float],
         *,
         learners: Mapping[frozenset[str], Learner],
         cascades: Sequence[Cascade],
         secrecy: Secrecy | None,
         device: torch.device,
-    ) -> Rule:
+    ) -> list[Rule]:
         """Fit a fusion for each level, and set the threshold for the rule as a whole.
+
+        The fusions do not depend on the rate: the rules have them in common.
 
         Args:
             levels: the detectors of each level used; the last has all columns, in their order.
             fitting: group -> (n, D), what fusions learn from.
             held: group -> (m, D), what the threshold rests on.
+            fprs: the wanted false-positive rates, a rule for each.
             learners: detectors of a level -> the score learned over them.
             cascades: when a sample stops, one for each level but the last.
         """
@@ -111,14 +114,14 @@ class Rule:
             raise CalibrationError(f"{len(levels)} levels, and {len(cascades)} ways to stop")
         names = tuple(levels[-1])
         cpu = [_fusion(level, names, fitting, learners, secrecy, "cpu") for level in levels]
-        draft = cls(cpu, cascades, Threshold(math.inf, fpr, 1.0, 0, ""))
+        draft = cls(cpu, cascades, Threshold(math.inf, 1.0, 1.0, 0, ""))
         fused = {
             group: draft.score(dict(zip(names, scores.T, strict=True))).sort().values
             for group, scores in held.items()
         }
         if device.type != "cpu":
             cpu = [_fusion(level, names, fitting, learners, secrecy, device) for level in levels]
-        return cls(cpu, cascades, _threshold(fused, fpr))
+        return [cls(cpu, cascades, worst_threshold(fused, fpr)) for fpr in fprs]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -196,8 +199,15 @@ def _fusion(
     )
 
 
-def _threshold(fused: Mapping[str, Tensor], fpr: float) -> Threshold:
+def worst_threshold(fused: Mapping[str, Tensor], fpr: float) -> Threshold:
     """The largest conformal quantile over the groups.
+
+    Args:
+        fused: benign group -> fused scores no fusion was fitted on, (n,), ascending.
+        fpr: wanted false-positive rate.
+
+    Raises:
+        CalibrationError: a group has too few samples for this rate.
 
     In each group it is the ceil((n + 1)(1 - fpr))-th smallest fused score: a fresh benign sample of
     that group exceeds it with probability at most fpr.

@@ -95,6 +95,15 @@ class Rules:
         """The rule that takes the scores of all detectors."""
         return self._rules[frozenset(d.name for d in self._parts)]
 
+    def sweep(self, fprs: Sequence[float]) -> list[Rule]:
+        """What `whole` would be at each of these false-positive rates; not for the device thread.
+
+        Raises:
+            ConfigError: the calibration does not support one of them.
+        """
+        levels, cascades = self._levels_of({d.name for d in self._parts})
+        return self._fitted(levels, cascades, self._secrecy(self._epoch), fprs)
+
     def rule(self, names: Iterable[str]) -> Rule:
         """The rule for the detectors that are there.
 
@@ -178,6 +187,7 @@ class Rules:
         """What becomes of samples of which none is in doubt any more."""
         threshold, levels = stand.rule.threshold.value, stand.rule.levels
         p_values = self._p_values(stand.scores)
+        scores = {name: each.tolist() for name, each in stand.scores.items()}
         history = stand.scores.get(QueryHistory.name)
         alarms = (
             [False] * len(stand.fused)
@@ -189,7 +199,8 @@ class Rules:
             looked = {name: p_values[name][i] for name in levels[level]}
             if history is not None and QueryHistory.name not in looked:
                 looked[QueryHistory.name] = p_values[QueryHistory.name][i]
-            found.append(_verdict(fused, threshold, looked, alarm=alarms[i]))
+            own = {name: scores[name][i] for name in looked}
+            found.append(_verdict(fused, threshold, looked, own, alarm=alarms[i]))
         return found
 
     def verdict(self, rule: Rule, scores: Mapping[str, Bounds]) -> SampleVerdict | None:
@@ -215,7 +226,8 @@ class Rules:
             benign = self._plain[name]
             # Benign scores that tie with this one count as higher, by whichever digits they tie.
             p_values[name] = (len(benign) + 1 - bisect_left(benign, least)) / (len(benign) + 1)
-        return _verdict((low + high) / 2, threshold, p_values, alarm=False)
+        middle = {name: (least + most) / 2 for name, (least, most) in scores.items()}
+        return _verdict((low + high) / 2, threshold, p_values, middle, alarm=False)
 
     def _p_values(self, scores: Mapping[str, Tensor]) -> dict[str, list[float]]:
         """As `Calibration.p_values`, for scores on the CPU: all but the search at once."""
@@ -246,28 +258,31 @@ class Rules:
             flat = rules.get(frozenset(self._input))
             if flat is None or len(flat.levels) > 1:
                 # The history was calibrated on the input's score as all detectors have it.
-                flat = self._fitted([self._input], (), secrecy)
+                (flat,) = self._fitted([self._input], (), secrecy, [self._cfg.fpr])
             self._anomaly = flat
         self._rules = rules
 
     def _made(self, names: frozenset[str], secrecy: Secrecy | None) -> Rule:
+        levels, cascades = self._levels_of(names)
+        (rule,) = self._fitted(levels, cascades, secrecy, [self._cfg.fpr])
+        return rule
+
+    def _levels_of(self, names: Collection[str]) -> tuple[list[tuple[str, ...]], list[Cascade]]:
         stops = self._cfg.cascade
-        levels, cascades = levels_of(
+        return levels_of(
             [d for d in self._parts if d.name in names],
             None if stops is None else Cascade(stops.clean, stops.suspicious),
         )
-        return self._fitted(levels, cascades, secrecy)
 
     def _fitted(
         self,
         levels: Sequence[Sequence[str]],
         cascades: Sequence[Cascade],
         secrecy: Secrecy | None,
-    ) -> Rule:
+        fprs: Sequence[float],
+    ) -> list[Rule]:
         try:
-            return self._calibration.rule(
-                levels, self._cfg.fpr, cascade=cascades or None, secrecy=secrecy
-            )
+            return self._calibration.rules(levels, fprs, cascade=cascades or None, secrecy=secrecy)
         except CalibrationError as error:
             raise ConfigError(f"models.{self._model}: {error}") from error
 
@@ -283,7 +298,12 @@ def evidence_levels(parts: Sequence[Detector]) -> dict[str, tuple[str, ...]]:
 
 
 def _verdict(
-    score: float, threshold: float, p_values: dict[str, float], *, alarm: bool
+    score: float,
+    threshold: float,
+    p_values: dict[str, float],
+    scores: dict[str, float],
+    *,
+    alarm: bool,
 ) -> SampleVerdict:
     verdict = policy.judge(score, threshold)
     # NaN compares with nothing.
@@ -292,4 +312,4 @@ def _verdict(
     )
     if verdict is Verdict.FAILED:
         reason = "non_finite"
-    return SampleVerdict(verdict, score, threshold, p_values, reason, alarm)
+    return SampleVerdict(verdict, score, threshold, p_values, reason, alarm, scores)

@@ -298,3 +298,30 @@ def test_a_group_that_cannot_be_used_is_refused(calibration: Calibration, ruin: 
         live["b"] = live["b"][:50]
     with pytest.raises(CalibrationError, match="group 'live'"):
         calibration.with_group("live", live)
+
+
+@given(
+    st.lists(st.floats(0.013, 0.9), max_size=4),
+    st.sampled_from([None, Cascade(), Cascade(0.3, 0.01)]),
+    st.sampled_from([None, b"secret"]),
+)
+def test_rules_at_many_rates_are_those_at_each(
+    fprs: list[float], cascade: Cascade | None, key: bytes | None
+) -> None:
+    calibration = Calibration.fit(groups(120))
+    secrecy = None if key is None else Secrecy(key * 4, 3, 2)
+    drawn = scores(50, 1.5, 77)
+    found = calibration.rules(SETS, fprs, cascade=cascade, secrecy=secrecy)
+    for fpr, rule in zip(fprs, found, strict=True):
+        alone = calibration.rule(SETS, fpr, cascade=cascade, secrecy=secrecy)
+        assert rule.threshold == alone.threshold
+        assert rule.levels == alone.levels
+        assert torch.equal(rule.score(pick(drawn, rule)), alone.score(pick(drawn, rule)))
+
+
+def test_the_least_rate_is_the_least_there_is_a_rule_for(calibration: Calibration) -> None:
+    least = calibration.least_fpr
+    assert least == 1 / 401
+    assert calibration.rule(SETS, least).threshold.fpr == least
+    with pytest.raises(CalibrationError, match=r"the least rate these support is 0\.00249"):
+        calibration.rules(SETS, [0.1, least * 0.99])
