@@ -9,6 +9,7 @@ import difflib
 import re
 import types
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
@@ -19,6 +20,9 @@ from proxy.config import Config
 from proxy.errors import ConfigError
 
 MAX_ERRORS = 20  # a page; the rest mostly follow from these
+
+MAX_NODES = 100_000
+"""Values in a file, each as often as aliases repeat it: a few lines can stand for billions."""
 
 _Loc = tuple[int | str, ...]
 
@@ -37,20 +41,38 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: one line per error: `file:line:column: key.path: what is wrong`.
     """
+    return parse(path, read(path))
+
+
+def read(path: Path) -> str:
+    """The text of a configuration file.
+
+    Raises:
+        ConfigError: it cannot be read, or is no UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()  # line ends as they are: the digest is of the file
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    node, data = _parse(path, text)
+
+
+def parse(path: Path, text: str) -> Config:
+    """Validate a text as if it were the file's.
+
+    Raises:
+        ConfigError: as `load` does.
+    """
     try:
-        config = Config.model_validate(data)
+        node, data = _parse(path, text)
+        anchored: Config = _anchored(Config.model_validate(data), path.absolute().parent)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply") from error
     except ValidationError as error:
         found = sorted(_explain(node, e["type"], e["loc"], e) for e in error.errors())
         lines = [f"{path}:{line}:{column}: {text}" for line, column, text in found]
         hidden = len(lines) - MAX_ERRORS
         more = [f"... and {hidden} more"] if hidden > 0 else []
         raise ConfigError("\n".join(lines[:MAX_ERRORS] + more)) from error
-    anchored: Config = _anchored(config, path.absolute().parent)
     return anchored
 
 
@@ -68,6 +90,8 @@ def _parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
+            if _size(node) > MAX_NODES:
+                raise ConfigError(f"{path}: its aliases stand for more than {MAX_NODES:,} values")
             for key, first in _duplicates(node):
                 raise ConfigError(
                     f"{_at(path, key.start_mark)}: {key.value}: key given twice "
@@ -84,6 +108,22 @@ def _parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{_at(path, node.start_mark if node else None)}: not a mapping of keys")
     return node, data
+
+
+def _size(root: yaml.Node | None) -> int:
+    """Values below a node, itself included; where a node contains itself, that counts once."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if id(node) not in sizes:
+            sizes[id(node)] = 0
+            below = node.value if isinstance(node, yaml.SequenceNode) else chain(*node.value)
+            sizes[id(node)] = 1 + sum(map(size, below))
+        return sizes[id(node)]
+
+    return 0 if root is None else size(root)
 
 
 def _duplicates(root: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, yaml.ScalarNode]]:

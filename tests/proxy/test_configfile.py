@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from proxy.config import Config
-from proxy.configfile import MAX_ERRORS, load, schema
+from proxy.configfile import MAX_ERRORS, load, parse, schema
 from proxy.errors import ConfigError
 from proxy.parts import build_detectors, build_purifiers
 
@@ -98,6 +99,28 @@ def test_errors_name_line_column_and_key(tmp_path: Path, text: str, expected: st
 
 def test_a_recursive_alias_ends(tmp_path: Path) -> None:
     assert "c.yaml:1:" in refusal(tmp_path, "models: &a {x: *a}")
+
+
+def test_a_few_lines_cannot_stand_for_billions(tmp_path: Path) -> None:
+    bomb = "a: &a [1]\n" + "".join(
+        f"{after}: &{after} [{', '.join([f'*{before}'] * 10)}]\n"
+        for before, after in pairwise("abcdefghij")
+    )
+    assert "aliases stand for more than 100,000 values" in refusal(tmp_path, bomb)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, "models: {cnn: {purifiers: [{name: jpeg, params: &a {x: *a}}]}}"]
+)
+def test_endless_nesting_is_refused(tmp_path: Path, text: str) -> None:
+    assert refusal(tmp_path, text).endswith("nested too deeply")
+
+
+def test_a_text_is_checked_in_the_place_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    assert parse(path, "audit: {path: a.jsonl}").audit.path == tmp_path / "a.jsonl"
+    with pytest.raises(ConfigError, match=r"c.yaml:2:1: lissen: unknown key; did you mean 'li"):
+        parse(path, "# a comment\nlissen: x\n")
 
 
 def test_long_lists_of_errors_and_long_values_are_cut(tmp_path: Path) -> None:
