@@ -285,6 +285,16 @@ class Batching(_Strict):
     """Most entries waiting for the device; one more is an overload."""
 
 
+class Shadow(_Strict):
+    """A second policy that looks at a model's traffic without acting; disagreements are counted."""
+
+    policy: Path
+    """Configuration file whose entry of the same model is the second policy, relative to this
+    file. It is read with this file: change or touch this one to have it read again."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the requests it looks at. Each costs the device what the second policy costs."""
+
+
 class Model(_Strict):
     """The defence of one model."""
 
@@ -339,6 +349,11 @@ class Model(_Strict):
     """Applied in this order to suspicious samples when action is purify."""
     aggregate: Aggregate | None = None
     """With action purify: answer from several purified copies. Off: from one."""
+    shadow: Shadow | None = None
+    """A second policy to compare with this one on live traffic. Off: none."""
+    evaluation: Path | None = None
+    """Folder that `breakwater evaluate` wrote, relative to the configuration file: the console
+    shows what another threshold would have caught of its attacks."""
 
     @property
     def kind(self) -> InputKind:
@@ -375,6 +390,8 @@ class Model(_Strict):
             raise ValueError(
                 "detectors need a calibration: set calibration: DIR and run `breakwater calibrate`"
             )
+        if self.shadow is not None and not self.detectors:
+            raise ValueError("shadow needs detectors: there is nothing to compare it with")
         names = [d.name for d in self.detectors]
         if len(set(names)) != len(names):
             raise ValueError("a detector is listed twice")
