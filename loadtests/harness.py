@@ -22,13 +22,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tuning.page.rows import Row as Row
 from tuning.processes import cpu_s as cpu_s
 from tuning.processes import resident_bytes as resident_bytes
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 READY_TIMEOUT_S = 60.0
-
-Row = dict[str, str | int | float | bool | None]
 
 
 def free_port() -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from loadtests.harness import Row
+from tuning.page.rows import Row, Table, number, table
 
 STRICT, LOOSE = "worst group 0.01", "worst group 0.05"
 """The product's own operating points: this rate of false positives in the worst benign group."""
@@ -45,9 +44,6 @@ _MARKS = {
     "costs": "part",
 }
 """Kind of row -> the column that only it has; the first that fits decides."""
-
-Table = dict[str, dict[str, Row]]
-"""Line -> column -> row."""
 
 
 @dataclass(frozen=True)
@@ -88,31 +84,6 @@ class Findings:
 def at(rows: Iterable[Row], point: str) -> list[Row]:
     """The rows of one operating point."""
     return [row for row in rows if row.get("point") == point]
-
-
-def table(rows: Iterable[Row], line: str, column: str) -> Table:
-    """Rows by the values of two of their columns, in order of appearance."""
-    lines: Table = {}
-    for row in rows:
-        lines.setdefault(str(row[line]), {})[str(row[column])] = row
-    return lines
-
-
-def columns(lines: Mapping[str, Mapping[str, Row]]) -> list[str]:
-    """All columns that any line has, in order of appearance."""
-    return list(dict.fromkeys(name for cells in lines.values() for name in cells))
-
-
-def number(row: Mapping[str, object], name: str) -> float:
-    """A figure of a row; NaN where there is none."""
-    value = row.get(name)
-    return float(value) if isinstance(value, (int, float)) else math.nan
-
-
-def mean(cells: Mapping[str, Row], names: Iterable[str], value: str = "share") -> float:
-    """Mean of a figure over those of the named columns that a line has; NaN if it has none."""
-    found = [number(cells[name], value) for name in names if name in cells]
-    return sum(found) / len(found) if found else math.nan
 
 
 def title(name: str) -> str:

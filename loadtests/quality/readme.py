@@ -6,20 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from loadtests.harness import Row
 from loadtests.quality.detection import ELEVEN
-from loadtests.quality.findings import (
-    LOOSE,
-    STRICT,
-    Findings,
-    Table,
-    at,
-    columns,
-    mean,
-    number,
-    table,
-    title,
-)
+from loadtests.quality.findings import LOOSE, STRICT, Findings, at, title
+from tuning.page.rows import Row, Table, columns, mean, number, table
 
 BEGIN, END = "<!-- quality: begin -->", "<!-- quality: end -->"
 _SHOWN = ("pgd2", "pgd8", "smooth8", "deepfool", "cw", "square8", "patch8")

@@ -6,20 +6,11 @@ import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from loadtests.harness import Row
-from loadtests.quality import markup, plots
+from loadtests.quality import scorecard
 from loadtests.quality.detection import ELEVEN
-from loadtests.quality.findings import (
-    LOOSE,
-    MIXED,
-    STRICT,
-    Findings,
-    mean,
-    number,
-    pivot,
-    table,
-    title,
-)
+from loadtests.quality.findings import LOOSE, MIXED, STRICT, Findings, pivot, title
+from tuning.page import markup, plots
+from tuning.page.rows import Row, mean, number, table
 
 _SIDE = 32
 """Image size of the costs that are plotted; others are in the tables."""
@@ -32,7 +23,7 @@ def _note(text: str) -> str:
 
 def goals(findings: Findings) -> str:
     """How many goals are met, and which are not."""
-    return markup.goals(findings.goals) if findings.goals else ""
+    return scorecard.goals(findings.goals) if findings.goals else ""
 
 
 def glance(findings: Findings) -> str:
@@ -77,7 +68,7 @@ def attacks(findings: Findings) -> str:
     caught = findings.caught(STRICT)
     if not caught:
         return ""
-    drawn = plots.bars("attacks", caught, pale=findings.caught(LOOSE), top=1.02)
+    drawn = plots.bars("attacks", caught, pale=findings.caught(LOOSE), top=1.02, titled=title)
     means = "; ".join(f"{tier} {mean(cells, ELEVEN):.2f}" for tier, cells in caught.items())
     told = f"Share of each attack that is flagged, by tier. Means of eleven attacks: {means}."
     return _note(
@@ -92,7 +83,7 @@ def benign(findings: Findings) -> str:
     flagged = findings.flagged(STRICT)
     if not flagged:
         return ""
-    drawn = plots.bars("benign", flagged, wanted=_WANTED)
+    drawn = plots.bars("benign", flagged, wanted=_WANTED, titled=title)
     worst = "; ".join(f"{tier} {_extreme(cells, max)}" for tier, cells in flagged.items())
     told = f"Share of each kind of benign image that is flagged, by tier. Worst: {worst}."
     return _note(
@@ -111,7 +102,7 @@ def receiver(findings: Findings, curves: plots.Curves) -> str:
         "Share of an attack that is caught over the share of benign images flagged, all groups "
         "mixed, from 0.1 % to 10 % (logarithmic)."
     ) + markup.plot(
-        plots.receiver("receiver", curves, tiers),
+        plots.receiver("receiver", curves, tiers, title),
         told,
         markup.legend(list(curves), [tiers.index(tier) for tier in curves]),
     )
@@ -124,7 +115,7 @@ def alone(findings: Findings) -> str:
     return _note(
         "Share flagged by each detector by itself, at 1 % of the worst benign group; bold: the "
         "best of a column."
-    ) + markup.heat(pivot(findings.alone, "detector"), "detector")
+    ) + markup.heat(pivot(findings.alone, "detector"), "detector", titled=title)
 
 
 def variants(findings: Findings) -> str:
@@ -133,12 +124,12 @@ def variants(findings: Findings) -> str:
     if findings.cascades:
         lines = table(findings.cascades, "cascade", "images")
         parts.append(_note("Share flagged when a cascade stops at the input where that is sure."))
-        parts.append(markup.heat(lines, "cascade"))
+        parts.append(markup.heat(lines, "cascade", titled=title))
         parts.append(_note("Share that is not settled by then: the model is asked about copies."))
-        parts.append(markup.heat(lines, "cascade", "asked", is_loss=True))
+        parts.append(markup.heat(lines, "cascade", "asked", is_loss=True, titled=title))
     if findings.secrets:
         parts.append(_note("Share flagged by the fixed set, and by detectors drawn by a secret."))
-        parts.append(markup.heat(pivot(findings.secrets, "secret"), "set"))
+        parts.append(markup.heat(pivot(findings.secrets, "secret"), "set", titled=title))
     return "".join(parts)
 
 
@@ -149,7 +140,7 @@ def purifiers(findings: Findings) -> str:
     return _note(
         "Accuracy of the model's answer to the purified copy, on clean images and on successful "
         "attacks; none: its answer to the image itself. Bold: the best of a column."
-    ) + markup.heat(table(findings.purified, "served", "images"), "served")
+    ) + markup.heat(table(findings.purified, "served", "images"), "served", titled=title)
 
 
 def systems(findings: Findings) -> str:
@@ -176,7 +167,7 @@ def systems(findings: Findings) -> str:
     return (
         _note("Share of images that get a wrong answer: not refused, and what is served is wrong.")
         + markup.plain(worst)
-        + markup.heat(lines, "system", "served_wrong", is_loss=True)
+        + markup.heat(lines, "system", "served_wrong", is_loss=True, titled=title)
     )
 
 
@@ -203,7 +194,13 @@ def knowing(findings: Findings) -> str:
             f"{budgets[-1]} gradient steps; dashed: {', '.join(map(str, budgets[:-1]))}."
         )
         + f"<p>{html.escape(told)}</p>"
-        + markup.plot(plots.knowing("knowing", defences), told, _SIDES)
+        + markup.plot(
+            plots.bounds(
+                "knowing", defences, defended="strongest", undefended="undefended_strongest"
+            ),
+            told,
+            _SIDES,
+        )
     )
 
 

@@ -6,64 +6,17 @@ import base64
 import html
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from loadtests.harness import Row
-from loadtests.quality.canvas import SERIES
-from loadtests.quality.findings import Table, columns, number, title
+from tuning.page.canvas import SERIES
+from tuning.page.rows import Row, Table, columns, number
 
-_GOAL = ("figure", "value", "to_reach", "met")
-_MANY = 8
-"""Of a figure with more goals than that, only the missed ones are listed."""
 _SMALL = 100
 """Images of fewer pixels on a side are enlarged with their pixels visible."""
-
-
-def goals(rows: Sequence[Row]) -> str:
-    """How many goals are met; each of them, by figure, those with a missed one first."""
-    met = sum(row["met"] is True for row in rows)
-    figures: dict[str, list[Row]] = {}
-    for row in rows:
-        figures.setdefault(str(row["figure"]), []).append(row)
-    ordered = sorted(figures.items(), key=lambda item: all(row["met"] for row in item[1]))
-    items = "".join(_figure(name, some) for name, some in ordered)
-    state = "met" if met == len(rows) else "missed"
-    return (
-        f'<div class="verdict"><b class="{state}">{met} of {len(rows)}</b> goals met</div>'
-        f'<ul class="goals">{items}</ul>'
-    )
-
-
-def _figure(name: str, rows: Sequence[Row]) -> str:
-    """One figure with its goals; of many only those that are missed."""
-    if len(rows) == 1:
-        return f"<li><ul>{_goal(rows[0], name)}</ul></li>"
-    met = [row for row in rows if row["met"]]
-    missed = [row for row in rows if not row["met"]]
-    shown = missed if len(rows) > _MANY else [*missed, *met]
-    state = "missed" if missed else "met"
-    count = f'<span class="{state}">{len(met)} of {len(rows)}</span>'
-    lines = "".join(_goal(row) for row in shown)
-    if len(shown) < len(rows):
-        lines += f'<li><span class="met">✓</span><span class="what">{len(met)} met</span></li>'
-    return f"<li><h3>{html.escape(name)} {count}</h3><ul>{lines}</ul></li>"
-
-
-def _goal(row: Row, name: str = "") -> str:
-    where = [title(str(value)) for column, value in row.items() if column not in _GOAL]
-    told = html.escape(", ".join(reversed(where)))
-    sign, word = ("✓", "met") if row["met"] else ("✗", "missed")
-    wanted = str(row["to_reach"]).replace(">=", "≥").replace("<=", "≤")
-    return (
-        f'<li><span class="{word}" role="img" aria-label="{word}">{sign}</span>'
-        f'<span class="what"><b>{html.escape(name)}</b> {told}</span>'
-        f'<span class="value">{cell(row["value"])}</span>'
-        f'<span class="wanted">{html.escape(wanted)}</span></li>'
-    )
 
 
 def legend(names: Sequence[str], colours: Sequence[int] | None = None) -> str:
@@ -79,19 +32,35 @@ def plot(drawn: str, alternative: str, legend: str = "") -> str:
     """A plot with its legend, and words for those who cannot see it."""
     label = html.escape(alternative)
     return (
-        f'<figure>{legend}<div class="plot" role="img" aria-label="{label}">{drawn}</div></figure>'
+        f'<figure>{legend}<div class="plot" tabindex="0" role="img" aria-label="{label}">'
+        f"{drawn}</div></figure>"
     )
 
 
-def heat(lines: Table, corner: str, value: str = "share", *, is_loss: bool = False) -> str:
-    """Shares as coloured cells; the best of each column, for a loss the least, in bold."""
+def heat(
+    lines: Table,
+    corner: str,
+    value: str = "share",
+    *,
+    is_loss: bool = False,
+    titled: Callable[[str], str] = str,
+) -> str:
+    """Shares as coloured cells; the best of each column, for a loss the least, in bold.
+
+    Args:
+        lines: the shares.
+        corner: what the lines are.
+        value: the figure shown.
+        is_loss: less is better.
+        titled: how a reader knows a column.
+    """
     names = columns(lines)
     pick = min if is_loss else max
     best = {
         name: pick(number(cells[name], value) for cells in lines.values() if name in cells)
         for name in names
     }
-    head = "".join(f'<th scope="col">{html.escape(title(name))}</th>' for name in names)
+    head = "".join(f'<th scope="col">{html.escape(titled(name))}</th>' for name in names)
     body = []
     for line, cells in lines.items():
         shown = []
@@ -104,8 +73,9 @@ def heat(lines: Table, corner: str, value: str = "share", *, is_loss: bool = Fal
             shown.append(f'<td class="{mark}" style="--v:{share:.3f}">{share:.2f}</td>')
         body.append(f'<tr><th scope="row">{html.escape(line)}</th>{"".join(shown)}</tr>')
     return (
-        f'<div class="scroll"><table class="heats"><thead><tr><th scope="col">{corner}</th>{head}'
-        f"</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        '<div class="scroll" tabindex="0"><table class="heats"><thead><tr>'
+        f'<th scope="col">{html.escape(corner)}</th>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
@@ -124,7 +94,7 @@ def plain(rows: Sequence[Row]) -> str:
         for row in rows
     )
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -160,7 +130,7 @@ def pictures(name: str, images: Mapping[str, npt.NDArray[np.uint8]]) -> str:
             f'<figure><img{small} src="data:image/png;base64,{_png(pixels)}"'
             f' alt="{html.escape(name)}: {told}"><figcaption>{told}</figcaption></figure>'
         )
-    return f'<h3>{html.escape(title(name))}</h3><div class="pictures">{"".join(shown)}</div>'
+    return f'<h3>{html.escape(name)}</h3><div class="pictures">{"".join(shown)}</div>'
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> str:

@@ -1,10 +1,10 @@
-"""The page's plots: bars, curves and points."""
+"""Plots of shares, as inline SVG: bars, curves and points."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from loadtests.harness import Row
-from loadtests.quality.canvas import INK, MUTED, PAGE, PERCENT, colour, panels, single, styled, svg
-from loadtests.quality.findings import columns, number, title
+from tuning.page.canvas import INK, MUTED, PAGE, PERCENT, colour, panels, single, styled, svg
+from tuning.page.rows import Row, columns, number
 
 Curves = Mapping[str, Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]]
 """Tier -> attack -> rates of false and of true positives, both ascending."""
@@ -39,6 +38,7 @@ def bars(
     pale: Mapping[str, Mapping[str, Row]] | None = None,
     wanted: float | None = None,
     top: float | None = None,
+    titled: Callable[[str], str] = str,
 ) -> str:
     """Groups of bars side by side with their intervals; hovering over one tells its figures.
 
@@ -48,6 +48,7 @@ def bars(
         pale: of the same form: shares drawn pale behind the bars.
         wanted: a rate drawn as a line.
         top: upper end of the axis, a share; None fits the intervals.
+        titled: how a reader knows a group.
     """
     groups = columns(lines)
     with styled(name):
@@ -59,12 +60,13 @@ def bars(
             for group, row in cells.items():
                 x = groups.index(group) - 0.42 + (i + 0.5) * width
                 _bar(axis, x, 0.88 * width, i, row, behind.get(group), tips)
-                tips[-1] = f"{title(group)}, {series}: {tips[-1]}"
+                tips[-1] = f"{titled(group)}, {series}: {tips[-1]}"
         if wanted is not None:
             axis.axhline(wanted, color=INK, lw=1.2, ls=(0, (4, 3)))
         room = max(8, 130 // max(1, len(groups)))  # characters
         labels = [
-            "\n".join(textwrap.wrap(title(group), room, break_long_words=False)) for group in groups
+            "\n".join(textwrap.wrap(titled(group), room, break_long_words=False))
+            for group in groups
         ]
         axis.set_xticks(range(len(groups)), labels)
         axis.tick_params("x", length=0, labelsize=11)
@@ -91,16 +93,22 @@ def _bar(
     drawn.set_gid(f"tip{len(tips)}")
     axis.vlines(x, low, high, color=INK, lw=1.1, alpha=0.7)
     samples = row.get("samples")
-    tips.append(f"{share:.1%} ({low:.1%} to {high:.1%}), {samples} images")
+    tips.append(f"{share:.1%} ({low:.1%} to {high:.1%}), {samples} samples")
 
 
-def receiver(name: str, curves: Curves, tiers: Sequence[str]) -> str:
+def receiver(
+    name: str,
+    curves: Curves,
+    tiers: Sequence[str],
+    titled: Callable[[str], str] = str,
+) -> str:
     """Share caught over false positives from 0.1 to 10 %, one panel an attack.
 
     Args:
         name: of the plot.
         curves: what to draw.
         tiers: all there are, in the order of their colours.
+        titled: how a reader knows an attack.
     """
     attacks = list(dict.fromkeys(attack for by in curves.values() for attack in by))
     with styled(name, "both"):
@@ -113,7 +121,7 @@ def receiver(name: str, curves: Curves, tiers: Sequence[str]) -> str:
                     panel.step(
                         false.clip(1e-5), true, where="post", color=colour(tiers.index(tier))
                     )
-            panel.set_title(title(attack), loc="left")
+            panel.set_title(titled(attack), loc="left")
             panel.set_xscale("log")
             panel.set_xlim(1e-3, 1e-1)
             panel.set_ylim(0, 1.02)
@@ -123,24 +131,33 @@ def receiver(name: str, curves: Curves, tiers: Sequence[str]) -> str:
         return svg(figure)
 
 
-def knowing(name: str, defences: Mapping[str, Sequence[Row]]) -> str:
-    """Images lost to an attacker who knows the defence, over the bound; one panel a defence."""
+def bounds(
+    name: str, attacked: Mapping[str, Sequence[Row]], *, defended: str, undefended: str
+) -> str:
+    """Share lost to an attacker over the bound; one panel a defence, dashed for fewer steps.
+
+    Args:
+        name: of the plot.
+        attacked: panel -> rows with `eps_255` and, where there are several budgets, `steps`.
+        defended: the figure of the defended model, with its `_low` and `_high`.
+        undefended: that of the model alone.
+    """
     with styled(name):
-        figure, axes = panels(len(defences), across=3, height=240)
-        for panel, (defence, rows) in zip(axes, defences.items(), strict=False):
-            budgets = sorted({number(row, "steps") for row in rows})
+        figure, axes = panels(len(attacked), across=3, height=240)
+        for panel, (defence, rows) in zip(axes, attacked.items(), strict=False):
+            budgets = sorted({row.get("steps") or 0 for row in rows}, key=float)
             for steps in budgets:
                 some = sorted(
-                    (row for row in rows if number(row, "steps") == steps),
+                    (row for row in rows if (row.get("steps") or 0) == steps),
                     key=lambda row: number(row, "eps_255"),
                 )
                 style = "-" if steps == budgets[-1] else (0, (3, 2))
-                _loss(panel, some, "undefended_strongest", MUTED, style, -0.03)
-                _loss(panel, some, "strongest", colour(0), style, 0.03)
+                _loss(panel, some, undefended, MUTED, style, -0.03)
+                _loss(panel, some, defended, colour(0), style, 0.03)
             panel.set_title(textwrap.shorten(defence, 46, placeholder=" ..."), loc="left")
             panel.set_ylim(-0.02, 1.03)
-            bounds = sorted({number(row, "eps_255") for row in rows})
-            panel.set_xticks([math.log2(b) for b in bounds], [f"{b:g}/255" for b in bounds])
+            sizes = sorted({number(row, "eps_255") for row in rows})
+            panel.set_xticks([math.log2(b) for b in sizes], [f"{b:g}/255" for b in sizes])
             panel.yaxis.set_major_formatter(PERCENT)
         return svg(figure)
 
@@ -149,7 +166,9 @@ def _loss(
     panel: Axes, rows: Sequence[Row], value: str, tint: str, style: object, aside: float
 ) -> None:
     x = [math.log2(number(row, "eps_255")) + aside for row in rows]
-    panel.plot(x, [number(row, value) for row in rows], color=tint, ls=style, marker="o", ms=5)
+    # A sign of its own besides the colour.
+    marker = "s" if tint == MUTED else "o"
+    panel.plot(x, [number(row, value) for row in rows], color=tint, ls=style, marker=marker, ms=5)
     low, high = ([number(row, f"{value}_{end}") for row in rows] for end in ("low", "high"))
     panel.vlines(x, low, high, color=tint, lw=1)
 
