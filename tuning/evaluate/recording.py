@@ -241,4 +241,9 @@ def about_of(recording: Recording) -> dict[str, object]:
         "failed": {
             key: int((~each.scores.isfinite().all(1)).sum()) for key, each in recording.sets.items()
         },
+        # Which image each stored sample was made from: halves are to share none.
+        "rows": {
+            key: (each.kept & each.scores.isfinite().all(1)).nonzero()[:, 0].tolist()
+            for key, each in recording.sets.items()
+        },
     }
