@@ -46,6 +46,8 @@ class SampleVerdict:
     """Why FAILED (a DetectorFailed reason), or which detector weighs most."""
     alarm: bool = False
     """The sample is part of a series of queries that looks like an attack."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Raw score per detector, of those in `p_values`; higher = more suspicious."""
 
 
 @dataclass(slots=True)
