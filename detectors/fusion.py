@@ -14,7 +14,7 @@ from detectors.tails import Array, GroupTails, quiet
 
 _MOST = 20.0
 """Tail score of one benign sample in half a billion: past it, more is not more suspicious."""
-_FAR = 1e16
+FAR = 1e16
 """Where tail scores end. The square of a larger one could overflow, and a sample as suspicious as
 can be would have no verdict."""
 
@@ -124,8 +124,8 @@ class Fusion:
             under = over = self.tails.of_float(column, least)
             if most != least:
                 over = self.tails.of_float(column, most)
-            low += (min(under, _FAR) * weight) ** 2
-            high += (min(over, _FAR) * weight) ** 2
+            low += (min(under, FAR) * weight) ** 2
+            high += (min(over, FAR) * weight) ** 2
         (final,) = self._final
         return (
             final.of_float(0, math.sqrt(low) * (1 - _ERROR)) * (1 - _ERROR),
@@ -134,7 +134,7 @@ class Fusion:
 
     def _of_array(self, scores: Array) -> Array:
         """The same in numpy: for a few samples a quarter of the time."""
-        tails = np.minimum(self.tails.of_array(scores), np.float32(_FAR))
+        tails = np.minimum(self.tails.of_array(scores), np.float32(FAR))
         vector = tails * self._weights.numpy()
         length = np.sqrt((vector * vector).sum(1, keepdims=True))
         fused: Array = self._final[0].of_array(length)[:, 0]
@@ -144,7 +144,7 @@ class Fusion:
         return fused
 
     def _tails(self, scores: Tensor) -> Tensor:
-        return self.tails(scores).clamp(max=_FAR)
+        return self.tails(scores).clamp(max=FAR)
 
     def _length(self, tails: Tensor) -> Tensor:
         return (tails * self._weights).square().sum(dim=1).sqrt()
