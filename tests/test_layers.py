@@ -364,6 +364,17 @@ TABLE = {
     ),
     "proxy.evaluation": "proxy.errors numpy safetensors",
     "proxy.lineage": "pydantic",
+    "proxy.explorer": "",
+    "proxy.explorer.candidate": "proxy.config proxy.errors pydantic",
+    "proxy.explorer.sweep": (
+        "detectors.calibration detectors.rule proxy.config proxy.parts proxy.rules numpy "
+        "torch"
+    ),
+    "proxy.explorer.explorer": (
+        "detectors.calibration detectors.query_history proxy.config proxy.errors "
+        "proxy.evaluation proxy.explorer.candidate proxy.explorer.sweep numpy"
+    ),
+    "proxy.explorer.merging": "",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
@@ -539,6 +550,7 @@ ONLY = {
             "proxy.codec",
             "proxy.devices",
             "proxy.engine",
+            "proxy.explorer.sweep",
             "proxy.history.fingerprints",
             "proxy.memory_ladder",
             "proxy.panel",
