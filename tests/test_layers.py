@@ -29,8 +29,8 @@ TABLE = {
     "tuning.demo.table": ("detectors.binomial tuning.demo.policy tuning.demo.traffic numpy rich"),
     "tuning.calibrate": (
         "detectors.rule proxy.adapt proxy.artifacts proxy.config proxy.defences proxy.devices "
-        "proxy.errors proxy.lineage proxy.parts proxy.upstream proxy.weights tuning.dataset "
-        "tuning.fit tuning.lineage tuning.local_model rich"
+        "proxy.errors proxy.lineage proxy.parts proxy.upstream proxy.weights "
+        "tuning.data_facts tuning.dataset tuning.fit tuning.lineage tuning.local_model rich"
     ),
     "tuning.fit_networks": (
         "proxy.adapt proxy.config proxy.defences proxy.devices proxy.errors proxy.parts "
@@ -130,6 +130,7 @@ TABLE = {
     "tuning.page.markup": "tuning.page.canvas tuning.page.rows PIL numpy",
     "tuning.page.plots": "tuning.page.canvas tuning.page.rows matplotlib numpy",
     "tuning.page.document": "",
+    "tuning.data_facts": "proxy.lineage",
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",

@@ -23,8 +23,9 @@ from proxy.errors import ConfigError, ProxyError
 from proxy.lineage import Lineage
 from proxy.upstream import Upstream
 from tuning import dataset, local_model
+from tuning.data_facts import summary, warnings
 from tuning.fit import Result, Samples, calibrate, images_needed
-from tuning.lineage import Origin, summary, warnings
+from tuning.lineage import Origin
 from tuning.lineage import describe as describe_data
 
 

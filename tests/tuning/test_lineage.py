@@ -12,8 +12,9 @@ from torch import Tensor
 from proxy.config import InputKind
 from proxy.lineage import LISTED, Lineage
 from tuning import dataset
+from tuning.data_facts import warnings
 from tuning.dataset import Dataset
-from tuning.lineage import Origin, describe, summary, warnings
+from tuning.lineage import Origin, describe
 
 FILE = Path("benign.npz")
 
@@ -161,15 +162,6 @@ def test_classes() -> None:
     many = look(torch.rand(300, 4), list(range(300)), "vector").classes
     assert many is not None
     assert (many.count, len(many.samples), round(many.effective)) == (300, LISTED, 300)
-
-
-def test_the_summary_is_one_line() -> None:
-    told = summary(look(images(30), [0] * 30))
-    assert told.startswith(
-        "benign.npz (licence: not stated), 30 images of 3x24x24 float32, 1 class"
-    )
-    assert "0 copies" in told
-    assert "\n" not in told
 
 
 def test_the_same_file_is_described_alike() -> None:
