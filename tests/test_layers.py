@@ -131,6 +131,14 @@ TABLE = {
     "tuning.page.plots": "tuning.page.canvas tuning.page.rows matplotlib numpy",
     "tuning.page.document": "",
     "tuning.data_facts": "proxy.lineage",
+    "tuning.live_scores": "proxy.errors numpy",
+    "tuning.screening": "tuning.live_scores numpy",
+    "tuning.sufficiency": "detectors.rule proxy.errors tuning.screening",
+    "tuning.drift": "detectors.binomial tuning.live_scores numpy",
+    "tuning.live_calibration": (
+        "detectors.binomial detectors.calibration detectors.rule proxy.errors tuning.drift "
+        "tuning.live_scores tuning.screening tuning.sufficiency numpy torch"
+    ),
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
