@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from proxy.control.errors import ControlError
 from proxy.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ def told(handler: Handler) -> Handler:
             return await handler(request)
         except Refused as refusal:
             return answer({"error": str(refusal)}, refusal.status)
+        except ControlError as error:
+            return answer({"error": str(error)}, error.http)
         except ConfigError as error:
             return answer({"error": str(error)}, 400)
         except Exception:  # the edge: a defect must not show its traceback to the caller

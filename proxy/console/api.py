@@ -1,7 +1,7 @@
 """The console's JSON: what the page shows, and the few things it may change.
 
-Everything goes through the gate first. It asks and tells its target and its policies, and knows
-nothing of how they do it.
+Whoever asks has to pass the rule of access first. It asks and tells its target and its policies,
+and knows nothing of how they do it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from proxy.console.answers import HEADERS, Handler, Refused, answer, body_of, encoded, told
 from proxy.console.overview import age_hours, blank, calibration_date, summary
-from proxy.console.target import Gate, Policies, Target
+from proxy.console.target import Policies, Target
+from proxy.control.access import Access
 
 MAX_WATCHING = 16
 """Pages that may follow the samples at once."""
@@ -64,13 +65,13 @@ class Api:
     Args:
         target: what is shown.
         policies: reads and changes the policy; None where there is no file to change.
-        gate: who may do what.
+        access: who may do what.
     """
 
-    def __init__(self, target: Target, policies: Policies | None, gate: Gate) -> None:
+    def __init__(self, target: Target, policies: Policies | None, access: Access) -> None:
         self._target = target
         self._policies = policies
-        self._gate = gate
+        self._access = access
         self._watching: set[asyncio.Task[Any]] = set()
         self._fresh = asyncio.Lock()
         self._overview_at_s = -FRESH_S
@@ -81,6 +82,7 @@ class Api:
         return [
             web.get("/api/overview", self._reading(self._show_overview)),
             web.get("/api/suspicious", self._reading(self._show_suspicious)),
+            web.get("/api/disagreements", self._reading(self._show_disagreements)),
             web.get("/api/watch", self._reading(self._watch)),
             web.post("/api/explore", self._reading(self._explore)),
             web.get("/api/policy", self._reading(self._show_policy)),
@@ -108,8 +110,8 @@ class Api:
         open to everybody on this machine: without a token we answer to no name but localhost's.
         """
         authorization = request.headers.get("Authorization")
-        if reason := self._gate.allows(authorization, write):
-            raise Refused(401, reason)
+        if reason := self._access.allows(authorization, write):
+            raise Refused(reason.http, reason)
         if authorization is None and not _is_own_name(request.host):
             raise Refused(403, "open this page by address or as localhost, or use a token")
 
@@ -148,6 +150,11 @@ class Api:
         records = await self._target.records(request.query.get("model") or None, limit)
         history = await self._target.history()
         return answer({"records": list(records), "principals": history["principals"][:MAX_LISTED]})
+
+    async def _show_disagreements(self, request: web.Request) -> web.Response:
+        records = await self._target.records(request.query.get("model") or None, MAX_LISTED)
+        differ = [each for each in records if each["shadow"] not in ("", each["verdict"])]
+        return answer({"records": differ})
 
     async def _explore(self, request: web.Request) -> web.Response:
         asked = await body_of(request, _Explore)
@@ -243,6 +250,8 @@ def _described(body: bytes, config: Mapping[str, Any], now: datetime) -> dict[st
         shown["models"].setdefault(name, blank())["policy"] = {
             **{field: model[field] for field in ("mode", "action", "dispatch", "fpr")},
             "detectors": [part["name"] for part in model["detectors"]],
+            # As the file has them, for a change to leave out some.
+            "parts": [{k: v for k, v in part.items() if v} for part in model["detectors"]],
             "purifiers": [part["name"] for part in model["purifiers"]],
             "calibrated": date,
             "calibration_age_hours": age_hours(date, now),

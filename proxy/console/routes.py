@@ -6,7 +6,8 @@ from aiohttp import web
 
 from proxy.console.api import Api
 from proxy.console.files import Files, plotly_script
-from proxy.console.target import Gate, Policies, Target
+from proxy.console.target import Policies, Target
+from proxy.control.access import Access
 
 
 class Console:
@@ -15,11 +16,11 @@ class Console:
     Args:
         target: what is shown.
         policies: reads and changes the policy; None where there is no file to change.
-        gate: who may do what.
+        access: who may do what.
     """
 
-    def __init__(self, target: Target, policies: Policies | None, gate: Gate) -> None:
-        self._api = Api(target, policies, gate)
+    def __init__(self, target: Target, policies: Policies | None, access: Access) -> None:
+        self._api = Api(target, policies, access)
         self._files = Files(plotly_script())
 
     def routes(self) -> list[web.AbstractRouteDef]:

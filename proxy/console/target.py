@@ -29,9 +29,6 @@ class Target(Protocol):
     def watch(self, model: str | None, everything: bool) -> AsyncIterator[Mapping[str, Any]]:
         """Yield samples as they are recorded, notable ones or all."""
 
-    async def scores(self, model: str) -> Mapping[str, Any]:
-        """Return the recorded scores of a model, by column."""
-
     async def label(self, id: str, label: str) -> bool:
         """Note what a sample was. False: it is not known."""
 
@@ -52,10 +49,3 @@ class Policies(Protocol):
 
     async def rollback(self, if_digest: str) -> Mapping[str, Any]:
         """Put the previous policy in force again; the same answer."""
-
-
-class Gate(Protocol):
-    """Who may read and who may change."""
-
-    def allows(self, authorization: str | None, write: bool) -> str | None:
-        """Return why not, or None when it is allowed."""

@@ -1,0 +1,27 @@
+// Numbers as people read them.
+
+const known = (value) => typeof value === "number" && Number.isFinite(value);
+
+const digits = (value, most) => value.toLocaleString("en", { maximumSignificantDigits: most });
+
+export const number = (value, most = 3) => (known(value) ? digits(value, most) : "–");
+
+export const count = (value) => (known(value) ? Math.round(value).toLocaleString("en") : "–");
+
+export const percent = (share) => (known(share) ? `${digits(100 * share, 3)} %` : "–");
+
+export const between = ([low, high]) => `${percent(low)} to ${percent(high)}`;
+
+export function milliseconds(value) {
+  if (!known(value)) return "–";
+  return value >= 1000 ? `${digits(value / 1000, 3)} s` : `${digits(value, 3)} ms`;
+}
+
+export function hours(value) {
+  if (!known(value)) return "unknown";
+  if (value < 1) return `${Math.max(0, Math.round(60 * value))} minutes`;
+  return value < 48 ? `${Math.round(value)} hours` : `${Math.round(value / 24)} days`;
+}
+
+export const time = (seconds) => new Date(1000 * seconds).toLocaleString(undefined,
+  { dateStyle: "short", timeStyle: "medium" });

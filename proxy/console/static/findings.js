@@ -1,0 +1,136 @@
+// What a false-positive rate would have done: tiles, tables and the chart of the explorer.
+
+import { COLOURS, DASHES, NO_CHARTS, draw, plain, upright } from "./charts.js";
+import { by, el, fill, say, table, tile } from "./elements.js";
+import { between, count, milliseconds, number, percent } from "./figures.js";
+import { above, changes, interval, nearest, share } from "./whatif.js";
+
+const LISTED = 50;
+
+/** The numbers at a place on the slider; cheap enough to run for every step of it. */
+export function showFindings(current, candidate, at) {
+  const now = current.policy.threshold;
+  const threshold = current.thresholds[at];
+  const beside = candidate && nearest(candidate.fprs, current.fprs[at]);
+  const other = candidate && candidate.thresholds[beside];
+  showTiles(current, at, threshold);
+  showLive(current, candidate, [at, beside], [now, threshold, other]);
+  showChanged(current, threshold);
+  showEvaluation(current, candidate, [now, threshold, other]);
+}
+
+function showTiles(current, at, threshold) {
+  const flagged = above(current.sorted, threshold);
+  const samples = current.sorted.length;
+  const attacks = current.attacks.filter((attack) => attack.sorted.length);
+  const caught = attacks.map((attack) => share(attack.sorted, threshold));
+  const mean = caught.reduce((all, each) => all + each, 0) / caught.length;
+  const worst = attacks[caught.indexOf(Math.min(...caught))];
+  fill(
+    by("dial-tiles"),
+    tile("Threshold", number(threshold, 4), `in force: ${number(current.policy.threshold, 4)}`),
+    tile("Live samples flagged", percent(samples ? flagged / samples : null),
+      samples ? `${count(flagged)} of ${count(samples)}; ${between(interval(flagged, samples))}` : "none recorded"),
+    tile("Attacks caught", attacks.length ? percent(mean) : "–",
+      attacks.length ? `mean of ${attacks.length} kinds; least: ${worst.name} ${percent(Math.min(...caught))}` : "no evaluation"),
+    tile("Delay added", milliseconds(delay(current.purify, flagged, samples).mean), "mean over all live samples"),
+  );
+}
+
+/** What purifying flagged samples costs, milliseconds; null where it was never measured. */
+function delay({ p50, p99 }, flagged, samples) {
+  return { p50, p99, mean: samples && p50 !== null ? (p50 * flagged) / samples : null };
+}
+
+const columns = (candidate) => [">In force", ">At this rate", ...(candidate ? [">Candidate"] : [])];
+
+function flaggedOf(sorted, threshold) {
+  if (!sorted?.length || typeof threshold !== "number") return "–";
+  const k = above(sorted, threshold);
+  return [percent(k / sorted.length), el("span", { class: "interval" }, between(interval(k, sorted.length)))];
+}
+
+function showLive(current, candidate, [at, beside], [now, threshold, other]) {
+  const { sorted } = current;
+  by("live-note").hidden = sorted.length > 0;
+  say(by("live-note"), "No live samples have been recorded yet: they come with traffic, in observe mode too.");
+  by("live-table").hidden = sorted.length === 0;
+  if (!sorted.length) return;
+  const sides = [[current, now], [current, threshold], ...(candidate ? [[candidate, other]] : [])];
+  const each = (tell) => sides.map(([side, limit]) => tell(side, limit));
+  const unscored = current.live.unknown;
+  const delayed = each((side, limit) => {
+    const flagged = above(side.sorted, limit);
+    const cost = delay(current.purify, flagged, side.sorted.length);
+    return [count(flagged), el("span", { class: "interval" }, cost.p50 === null ? "time not known yet"
+      : `by ${milliseconds(cost.p50)}, p99 ${milliseconds(cost.p99)}`)];
+  });
+  table(by("live-table"), `${count(sorted.length)} distinct samples with a score${unscored ? `; ${count(unscored)} without` : ""}`,
+    ["", ...columns(candidate)],
+    [
+      ["Threshold", ...each((_, limit) => number(limit, 4))],
+      ["Flagged (95 % interval)", ...each((side, limit) => flaggedOf(side.sorted, limit))],
+      ["Benign flagged, at most", percent(current.policy.fpr_upper), percent(current.upper[at]),
+        ...(candidate ? [percent(candidate.upper[beside])] : [])],
+      ["Judged otherwise than recorded", ...each((side, limit) => count(changes(side.live, limit).length))],
+      ["Delayed by purifying", ...delayed],
+    ]);
+}
+
+function showChanged(current, threshold) {
+  const found = changes(current.live, threshold);
+  by("changed").hidden = found.length === 0;
+  const more = found.length > LISTED ? `, the first ${LISTED}` : "";
+  say(by("changed").querySelector("summary"), `${count(found.length)} live samples would be judged otherwise${more}`);
+  fill(by("changed").querySelector("ol"), found.slice(0, LISTED).map(({ id, now }) =>
+    el("li", {}, `${id}: ${now ? "passed, would be flagged" : "flagged, would pass"}`)));
+}
+
+function showEvaluation(current, candidate, [now, threshold, other]) {
+  const evaluation = current.evaluation;
+  by("attack-table").hidden = by("benign-table").hidden = !evaluation;
+  if (!evaluation) {
+    say(by("evaluation-note"), current.problem || "None yet: breakwater evaluate --config FILE --model "
+      + `${current.model} --data FILE.npz --out DIR makes one; then name DIR in the model's evaluation: field.`);
+    return;
+  }
+  say(by("evaluation-note"), `Of ${evaluation.date || "an unknown date"}. Attacks are those that succeeded undefended.`);
+  const beside = (kind, name) => candidate?.[kind].find((each) => each.name === name)?.sorted;
+  const row = (kind, label, each) => [label, flaggedOf(each.sorted, now), flaggedOf(each.sorted, threshold),
+    ...(candidate ? [flaggedOf(beside(kind, each.name), other)] : [])];
+  const missed = (each) => `${count(each.sorted.length - above(each.sorted, threshold))} of ${count(each.sorted.length)}`;
+  table(by("attack-table"), "Attacks caught (95 % interval)", ["Attack", "Threat", ...columns(candidate), ">Missed at this rate"],
+    current.attacks.map((each) => {
+      const [name, ...shares] = row("attacks", each.name, each);
+      return [name, each.threat ?? "–", ...shares, missed(each)];
+    }));
+  table(by("benign-table"), "Benign kinds flagged (95 % interval)", ["Kind", ...columns(candidate)],
+    current.benign.map((each) => row("benign", each.name, each)));
+}
+
+/** The chart: the share flagged at every rate. Drawn for new scores only; a line marks the rate. */
+export async function drawFindings(current, candidate, fpr) {
+  const traces = [...lines(current, "", 0), ...(candidate ? lines(candidate, " (candidate)", 1) : [])];
+  const bound = current.upper.map((each) => 100 * each);
+  traces.push({ name: "benign, at most", x: current.fprs, y: bound, mode: "lines", line: { color: "#8a8a8a", dash: "longdashdot" } });
+  const drew = await draw(by("explorer-chart"), "Share flagged by false-positive rate, live samples and each attack", traces, {
+    shapes: [upright(fpr)],
+    xaxis: { type: "log", title: { text: "false-positive rate" }, tickformat: "~%", tickvals: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2] },
+    yaxis: { range: [0, 101], ticksuffix: " %" },
+    showlegend: true,
+  });
+  by("explorer-charts-note").hidden = drew;
+  if (!drew) say(by("explorer-charts-note"), NO_CHARTS);
+}
+
+function lines(side, suffix, symbols) {
+  const shown = [...(side.sorted.length ? [{ name: "live samples", sorted: side.sorted }] : []), ...side.attacks];
+  return shown.map((each, i) => ({
+    name: plain(each.name + suffix),
+    x: side.fprs,
+    y: side.thresholds.map((threshold) => 100 * share(each.sorted, threshold)),
+    mode: symbols ? "lines+markers" : "lines",
+    marker: { symbol: "circle-open", size: 5 },
+    line: { color: COLOURS[i % COLOURS.length], dash: DASHES[Math.floor(i / COLOURS.length + i) % DASHES.length], width: each.name === "live samples" ? 4 : 2 },
+  }));
+}
