@@ -64,6 +64,8 @@ class Provenance(_Stored):
     """What is known of the benign data file; None where it was not looked at."""
     group_data: dict[str, Lineage] = {}
     """The same for the files of benign groups of one's own, by group."""
+    live: dict[str, Any] | None = None
+    """How live traffic was screened, where the group `live` was made of it."""
 
 
 class _File(_Stored):
@@ -83,6 +85,8 @@ class Artifact:
     provenance: Provenance
     networks: Mapping[str, weights.Trained] = field(default_factory=dict)
     """Trained networks of the configured parts, by name, for `weights.give`."""
+    digest: str = ""
+    """SHA-256 of all that its scores depend on: `defence_of`, its numbers, its networks."""
 
 
 def defence_of(model: Model) -> dict[str, Any]:
@@ -194,7 +198,13 @@ def _build(file: _File, blob: bytes, model_cfg: Model, device: torch.device) -> 
         calibration=calibration,
         states={d.name: _under(moved, f"{_DETECTOR}{d.name}/") for d in model_cfg.detectors},
         provenance=file.provenance,
+        digest=_digest(file),
     )
+
+
+def _digest(file: _File) -> str:
+    facts = [file.provenance.defence, file.tensors_sha256, file.provenance.weights]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
