@@ -384,6 +384,37 @@ TABLE = {
         "proxy.evaluation proxy.explorer.candidate proxy.explorer.sweep numpy"
     ),
     "proxy.explorer.merging": "",
+    "proxy.control": "",
+    "proxy.control.access": "proxy.errors",
+    "proxy.control.control": (
+        "proxy.admin proxy.control.access proxy.control.errors proxy.control.policies "
+        "proxy.control.policy_file proxy.control.target"
+    ),
+    "proxy.control.differences": "proxy.config",
+    "proxy.control.edits": "proxy.control.errors yaml",
+    "proxy.control.errors": "",
+    "proxy.control.hosting": (
+        "proxy.config proxy.control.access proxy.control.control proxy.control.listener "
+        "proxy.control.policy_file proxy.control.target"
+    ),
+    "proxy.control.listener": (
+        "proxy.config proxy.control.access proxy.control.control proxy.control.service "
+        "proxy.errors proxy.health grpc grpc_health grpc_reflection"
+    ),
+    "proxy.control.messages": "proxy.pb",
+    "proxy.control.policies": (
+        "proxy.config proxy.control.differences proxy.control.edits proxy.control.errors "
+        "proxy.control.policy_file proxy.control.target proxy.errors proxy.tasks "
+        "proxy.watcher"
+    ),
+    "proxy.control.policy_file": (
+        "proxy.config proxy.configfile proxy.control.errors proxy.errors proxy.files"
+    ),
+    "proxy.control.service": (
+        "proxy.admin proxy.control.access proxy.control.control proxy.control.edits "
+        "proxy.control.errors proxy.control.messages proxy.errors proxy.pb google grpc"
+    ),
+    "proxy.control.target": "proxy.admin",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
@@ -574,12 +605,15 @@ ONLY = {
     "grpc": {
         *("proxy.server", "proxy.service", "proxy.status", "proxy.stream", "proxy.upstream"),
         *("proxy.health", "proxy.reflection"),
+        *("proxy.control.client", "proxy.control.listener", "proxy.control.service"),
     },
-    "grpc_health": {"proxy.health", "proxy.reflection", "proxy.server"},
-    "grpc_reflection": {"proxy.reflection"},
+    "grpc_health": {
+        *("proxy.control.listener", "proxy.health", "proxy.reflection", "proxy.server"),
+    },
+    "grpc_reflection": {"proxy.control.listener", "proxy.reflection"},
     "prometheus_client": {"proxy.metrics", "proxy.model_metrics"},
     "aiohttp": {"proxy.admin", "proxy.supervisor"},
-    "yaml": {"proxy.configfile"},
+    "yaml": {"proxy.configfile", "proxy.control.edits"},
     "PIL": {"proxy.images"},
     "redis": {
         *("proxy.history.access", "proxy.history.link", "proxy.history.lookups"),
@@ -628,6 +662,11 @@ TESTED_IN = {
     "proxy.history.keyspace": "tests/proxy/history/test_shared.py",
     "proxy.history.lookups": "tests/proxy/history/test_shared.py",
     "proxy.history.write_behind": "tests/proxy/history/test_shared.py",
+    "proxy.control.errors": "tests/proxy/control/test_control.py",
+    "proxy.control.target": "tests/proxy/control/test_control.py",
+    "proxy.control.hosting": "tests/proxy/control/test_service.py",
+    "proxy.control.listener": "tests/proxy/control/test_service.py",
+    "proxy.control.messages": "tests/proxy/control/test_service.py",
     "purifiers.base": "tests/purifiers/test_registry.py",
     "purifiers.chain": "tests/purifiers/test_registry.py",
     "purifiers.learned": "tests/tuning/test_train.py",

@@ -138,7 +138,7 @@ class Access:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._token = token
-        self._loopback = loopback
+        self.loopback = loopback
         self._clock = clock
         self._reported_s = -_REPORT_S
         self._unreported = 0
@@ -158,7 +158,7 @@ class Access:
         if self._token is None:
             if write:
                 return _NO_TOKEN_TO_CHANGE
-            return None if self._loopback else _NO_TOKEN_TO_READ
+            return None if self.loopback else _NO_TOKEN_TO_READ
         if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
             return _MISSING
         match self._token.matches(authorization[len(_SCHEME) :].strip()):

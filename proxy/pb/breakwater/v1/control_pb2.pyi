@@ -181,7 +181,7 @@ class Record(_message.Message):
     thumbnail: str
     def __init__(self, id: _Optional[str] = ..., time_s: _Optional[float] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., principal: _Optional[str] = ..., client_id: _Optional[str] = ..., verdict: _Optional[str] = ..., score: _Optional[float] = ..., threshold: _Optional[float] = ..., scores: _Optional[_Mapping[str, float]] = ..., p_values: _Optional[_Mapping[str, float]] = ..., reason: _Optional[str] = ..., chain: _Optional[int] = ..., alarm: bool = ..., quarantined: bool = ..., failure: _Optional[str] = ..., action: _Optional[str] = ..., outcome: _Optional[str] = ..., streamed: bool = ..., stage_ms: _Optional[_Mapping[str, float]] = ..., label: _Optional[str] = ..., shadow: _Optional[str] = ..., thumbnail: _Optional[str] = ...) -> None: ...
 
-class LabelRequestRequest(_message.Message):
+class Label(_message.Message):
     __slots__ = ("id", "label")
     ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
@@ -189,7 +189,7 @@ class LabelRequestRequest(_message.Message):
     label: str
     def __init__(self, id: _Optional[str] = ..., label: _Optional[str] = ...) -> None: ...
 
-class LabelRequestResponse(_message.Message):
+class LabelResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
