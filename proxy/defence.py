@@ -9,6 +9,7 @@ from proxy.adapt import ModelSpec
 from proxy.config import Model, NonFinitePolicy
 from proxy.dispatch import Governor
 from proxy.model_metrics import ModelMetrics
+from proxy.shadow_metrics import ShadowMetrics
 
 if TYPE_CHECKING:  # torch is loaded only when some model has detectors
     from proxy.scoring import Scorer
@@ -30,6 +31,8 @@ class Defence:
     """None until `spec` is known, and for models without detectors."""
     problem: str = ""
     """Why the model cannot be scored although Triton serves it."""
+    shadow: Onlooker | None = None
+    """A second policy that looks at the same requests."""
     governor: Governor = field(init=False)
     """Falls back to sequential dispatch where speculation is dear."""
 
@@ -48,3 +51,13 @@ class Defence:
     def is_ready(self) -> bool:
         """Whether requests can be scored, if they are to be."""
         return not self.wants_scoring or self.scorer is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Onlooker:
+    """A policy that is scored and never acts; its `model` is always there."""
+
+    defence: Defence
+    counts: ShadowMetrics
+    share: float
+    """Of the requests it looks at, (0, 1]."""

@@ -7,11 +7,11 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from proxy import rpc
+from proxy import rpc, shadow_policy
 from proxy.adapt import ModelSpec, resolve
 from proxy.breaker import State
-from proxy.config import Config
-from proxy.defence import Defence
+from proxy.config import Config, Model
+from proxy.defence import Defence, Onlooker
 from proxy.errors import ConfigError, UpstreamError, UpstreamUnavailable
 from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
@@ -20,6 +20,7 @@ from proxy.upstream import Upstream
 if TYPE_CHECKING:
     import torch
 
+    from detectors.calibration import Calibration
     from proxy.artifacts import Artifact
     from proxy.history.salts import Salts
     from proxy.scoring import Scorer
@@ -49,6 +50,7 @@ class Defences:
         self._salts = salts
         self._metrics = metrics
         self._artifacts: dict[str, Artifact] = {}
+        self._seconds: dict[str, tuple[Model, Artifact]] = {}
         self._described: dict[str, Description] = {}
         self._device: torch.device | None = None
         if any(model.detectors for model in config.models.values()):
@@ -60,6 +62,8 @@ class Defences:
             name: Defence(name, model, metrics.model(name), model.non_finite)
             for name, model in config.models.items()
         }
+        for name in self._seconds:
+            self._known[name].shadow = self._onlooker(name, config.models[name])
         self._other = Defence(
             "other",
             None,
@@ -76,6 +80,18 @@ class Defences:
     def needs_device(self) -> bool:
         """Whether anything is to be scored at all."""
         return bool(self._artifacts)
+
+    def digest(self, model: str) -> str:
+        """Digest of a model's defence, see `Artifact.digest`; empty without detectors."""
+        artifact = self._artifacts.get(model)
+        return "" if artifact is None else artifact.digest
+
+    def calibrated(self) -> dict[str, tuple[Model, Calibration]]:
+        """The models that are scored: configuration and calibration by name."""
+        return {
+            name: (self.config.models[name], artifact.calibration)
+            for name, artifact in self._artifacts.items()
+        }
 
     def models(self) -> list[Defence]:
         """The configured models' defences."""
@@ -110,23 +126,30 @@ class Defences:
                 if defence.is_ready or defence.name not in self._described:
                     self._report(defence, f"Triton does not describe it: {error.details}")
                     continue
-            try:
-                spec = resolve(defence.name, defence.model, *self._described[defence.name])
-                if spec != defence.spec or not defence.is_ready:
-                    scorer = None
-                    if defence.wants_scoring:  # tenths of a second, in which the traffic goes on
-                        scorer = await asyncio.to_thread(self._scorer, defence, spec)
-                    defence.spec, defence.scorer = spec, scorer
-                defence.problem = ""
-            except ConfigError as error:
-                defence.scorer = None
-                # What is only validated need not be an image.
-                if defence.wants_scoring:
-                    self._report(defence, str(error))
+            await self._complete(defence, defence.model)
+            if defence.shadow is not None and defence.shadow.defence.model is not None:
+                await self._complete(defence.shadow.defence, defence.shadow.defence.model)
+
+    async def _complete(self, defence: Defence, model: Model) -> None:
+        """Build or mend what depends on Triton's description."""
+        try:
+            spec = resolve(defence.name, model, *self._described[defence.name])
+            if spec != defence.spec or not defence.is_ready:
+                scorer = None
+                if defence.wants_scoring:  # tenths of a second, in which the traffic goes on
+                    scorer = await asyncio.to_thread(self._scorer, defence, spec)
+                defence.spec, defence.scorer = spec, scorer
+            defence.problem = ""
+        except ConfigError as error:
+            defence.scorer = None
+            # What is only validated need not be an image.
+            if defence.wants_scoring:
+                self._report(defence, str(error))
 
     async def rotate(self) -> None:
         """Go over to the detectors of this epoch, where a secret draws them, beside the traffic."""
-        for defence in self._known.values():
+        onlookers = [each.shadow.defence for each in self._known.values() if each.shadow]
+        for defence in (*self._known.values(), *onlookers):
             scorer = defence.scorer
             if scorer is not None and await asyncio.to_thread(scorer.rotate):
                 _publish(defence, scorer)
@@ -134,10 +157,12 @@ class Defences:
     def _report(self, defence: Defence, problem: str) -> None:
         if problem != defence.problem:
             defence.problem = problem
-            log.warning("model %s is not defended: %s", defence.name, problem)
+            is_shadow = self._known.get(defence.name) is not defence
+            what = "has no shadow" if is_shadow else "is not defended"
+            log.warning("model %s %s: %s", defence.name, what, problem)
 
     def _load(self) -> None:
-        from proxy import artifacts, devices, parts, rules
+        from proxy import devices
 
         self._device = devices.use_device(
             self.config.device,
@@ -145,13 +170,39 @@ class Defences:
             memory_fraction=self.config.gpu_memory_fraction,
         )
         for name, model in self.config.models.items():
-            if model.detectors and model.calibration is not None:
-                detectors = parts.build_detectors(model)
-                parts.build_purifiers(model)
-                artifact = artifacts.load(model.calibration, name, model, self._device)
-                # A rate or a secret that cannot be used is refused at start, not when Triton comes.
-                rules.Rules(name, model, artifact.calibration, detectors)
-                self._artifacts[name] = artifact
+            if not model.detectors:
+                continue
+            self._artifacts[name] = self._artifact(name, model, model)
+            if model.shadow is not None:
+                second = shadow_policy.load(name, model, model.shadow)
+                looking = shadow_policy.lookable(second)
+                try:
+                    self._seconds[name] = looking, self._artifact(name, second, looking)
+                except ConfigError as error:
+                    raise ConfigError(f"models.{name}.shadow: {error}") from error
+
+    def _artifact(self, name: str, model: Model, scored: Model) -> Artifact:
+        """A policy's calibration.
+
+        Args:
+            scored: what of the policy judges requests.
+        """
+        from proxy import artifacts, parts, rules
+
+        assert model.calibration is not None  # noqa: S101 (which detectors need)
+        assert self._device is not None  # noqa: S101 (set by _load)
+        parts.build_purifiers(model)
+        detectors = parts.build_detectors(scored)
+        artifact = artifacts.load(model.calibration, name, model, self._device)
+        # A rate or a secret that cannot be used is refused at start, not when Triton comes.
+        rules.Rules(name, scored, artifact.calibration, detectors)
+        return artifact
+
+    def _onlooker(self, name: str, model: Model) -> Onlooker:
+        counts = self._metrics.shadow(name)
+        share = 1.0 if model.shadow is None else model.shadow.share
+        looking, _ = self._seconds[name]
+        return Onlooker(Defence(name, looking, counts, looking.non_finite), counts, share)
 
     def _scorer(self, defence: Defence, spec: ModelSpec) -> Scorer:
         from proxy.engine import Engine
@@ -159,9 +210,11 @@ class Defences:
 
         assert defence.model is not None  # noqa: S101 (wants_scoring implies a model)
         assert self._device is not None  # noqa: S101 (set by _load)
-        artifact = self._artifacts[defence.name]
+        artifact, salts = self._artifacts[defence.name], self._salts
+        if self._known[defence.name] is not defence:  # the shadow, which remembers nothing
+            artifact, salts = self._seconds[defence.name][1], None
         scorer = Engine(
-            *(spec, defence.model, artifact, self._device, defence.metrics.detector, self._salts),
+            *(spec, defence.model, artifact, self._device, defence.metrics.detector, salts),
             ladder=MemoryLadder(self._metrics.device_fallback),
         )
         if scorer.provenance.model_version != ",".join(spec.versions):

@@ -25,6 +25,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from proxy import __version__
 from proxy.config import RpcGroup
 from proxy.model_metrics import OTHER, SECONDS_BUCKETS, Families, ModelMetrics
+from proxy.shadow_metrics import ShadowMetrics
 
 __all__ = ["Metrics", "ModelMetrics", "SupervisorMetrics", "build_labels"]
 
@@ -98,6 +99,7 @@ class Metrics:
         self._leased = gauge(
             "upstream_shared_memory_leased_bytes", "Shared memory in use or held back.", "livesum"
         ).set
+        self._build_records(counter, gauge)
         self._audit_dropped = counter("audit_dropped", "Audit lines lost: the writer fell behind.")
         labels = build_labels()
         gauge("build_info", "Versions, as labels; always 1.", "max", *labels).labels(**labels).set(
@@ -118,6 +120,13 @@ class Metrics:
         self._remembered = gauge("history_queries", "Queries remembered.", "livemax").set
         self._quarantined = gauge("quarantined_principals", "In quarantine now.", "livemax").set
 
+    def _build_records(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
+        self._kept = gauge("records_kept", "Samples whose scores are kept.", "livesum", "model")
+        self._watching = gauge("watchers", "Who follow the records as they come.", "livesum").set
+        self._watch_dropped = counter(
+            "watch_dropped", "Records that slow watchers have missed."
+        ).inc
+
     def configure(self, models: Mapping[str, Sequence[str]]) -> None:
         """Set the closed label sets: model name -> detector names. Called again on reload.
 
@@ -133,6 +142,10 @@ class Metrics:
     def model(self, name: str) -> ModelMetrics:
         """Return the model's metrics; those of "other" for a name that is not configured."""
         return self._models.get(name, self._other)
+
+    def shadow(self, name: str) -> ShadowMetrics:
+        """Return what is counted of a configured model's shadow policy."""
+        return ShadowMetrics(self._families, name)
 
     def batch(self, size: int) -> None:
         """Record the number of samples in one pass over the device."""
@@ -169,6 +182,16 @@ class Metrics:
         """Set the number of remembered queries, and of principals in quarantine."""
         self._remembered(queries)
         self._quarantined(quarantined)
+
+    def records(self, kept: Mapping[str, int], watching: int) -> None:
+        """Set how many scores are kept of each model, and how many watch."""
+        for model in self._models:
+            self._kept.labels(model).set(kept.get(model, 0))
+        self._watching(watching)
+
+    def watch_dropped(self, n: int) -> None:
+        """Count records that a slow watcher has missed."""
+        self._watch_dropped(n)
 
     def config_loaded(self, generation: int) -> None:
         """Publish that the configuration of this generation (1 at start) is in force."""
@@ -211,6 +234,11 @@ class SupervisorMetrics:
         self._restarts = Counter(
             "breakwater_worker_restarts", "Workers that died.", registry=self._registry
         )
+        self._watch_dropped = Counter(
+            "breakwater_supervisor_watch_dropped",
+            "Records of several workers that slow watchers have missed.",
+            registry=self._registry,
+        )
 
     def started(self) -> None:
         """Count a worker that started."""
@@ -220,6 +248,10 @@ class SupervisorMetrics:
         """Count a worker out and forget its live gauges; its counters stay in the sum."""
         self._running.dec()
         mark_process_dead(pid, str(self._dir))  # type: ignore[no-untyped-call]
+
+    def watch_dropped(self, n: int) -> None:
+        """Count records that a slow watcher of all workers has missed."""
+        self._watch_dropped.inc(n)
 
     def restarted(self) -> None:
         """Count a worker that died unasked and is being replaced."""

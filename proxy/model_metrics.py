@@ -120,6 +120,22 @@ class Families:
         self.skipped = counter(
             "observe_skipped", "Requests not scored in observe mode: queue full.", "model"
         )
+        self.shadow_samples = counter(
+            "shadow_samples",
+            "Samples scored by a shadow policy too, by the verdicts of both.",
+            *("model", "verdict", "shadow"),
+        )
+        self.shadow_disagreements = counter(
+            "shadow_disagreements",
+            "Samples with another verdict or action, by what either policy would do.",
+            *("model", "action", "shadow"),
+        )
+        self.shadow_skipped = counter(
+            "shadow_skipped", "Requests not scored by the shadow policy.", "model", "reason"
+        )
+        self.shadow_failures = counter(
+            "shadow_failures", "Requests the shadow policy reached no verdict on.", "model"
+        )
         self.bytes_in = counter("received_bytes", "Request bytes from clients.", "model")
         self.bytes_out = counter("sent_bytes", "Response bytes to clients.", "model")
         self.upstream_errors = counter(

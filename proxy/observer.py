@@ -25,11 +25,18 @@ class Observer:
 
     Args:
         record: counts and logs the samples of a flow.
+        judged: told each request with its verdicts, and the model's answer where there is one.
     """
 
-    def __init__(self, gatherer: Gatherer, record: Callable[[Flow], None]) -> None:
+    def __init__(
+        self,
+        gatherer: Gatherer,
+        record: Callable[[Flow], None],
+        judged: Callable[[Inspection, Answer | None], None],
+    ) -> None:
         self._gatherer = gatherer
         self._record = record
+        self._judged = judged
         self._tasks = Tasks()
 
     def __len__(self) -> int:
@@ -44,18 +51,18 @@ class Observer:
         if len(self._tasks) >= CAPACITY:
             inspection.defence.metrics.observe_skipped()
             return
-        self._tasks.start(
-            self._score(_aside(inspection), None if answer is None else _known(answer))
-        )
+        self._tasks.start(self._score(aside(inspection), answer))
 
     async def close(self) -> None:
         """Drop what has not been scored yet."""
         await self._tasks.stop()
 
-    async def _score(self, inspection: Inspection, answer: Ask | None) -> None:
+    async def _score(self, inspection: Inspection, answer: Answer | None) -> None:
         flow, metrics = inspection.flow, inspection.defence.metrics
         try:
-            findings = await self._gatherer.gather(inspection, answer)
+            findings = await self._gatherer.gather(
+                inspection, None if answer is None else known(answer)
+            )
             flow.samples = () if findings is None else findings.samples
             if reason := policy.failure(flow.samples):
                 raise DetectorFailed(reason)
@@ -66,9 +73,10 @@ class Observer:
         for stage, seconds in flow.stage_s.items():
             metrics.stage(stage, seconds)
         self._record(flow)
+        self._judged(inspection, answer)
 
 
-def _aside(inspection: Inspection) -> Inspection:
+def aside(inspection: Inspection) -> Inspection:
     """The same request with facts of its own: those of the traffic are being told already."""
     flow = inspection.flow
     aside = Flow(
@@ -79,8 +87,10 @@ def _aside(inspection: Inspection) -> Inspection:
     return replace(inspection, flow=aside, budget=Budget(inspection.longest_s))
 
 
-def _known(answer: Answer) -> Ask:
-    async def known() -> Answer:
+def known(answer: Answer) -> Ask:
+    """An answer that is there already, for who would wait for one."""
+
+    async def there() -> Answer:
         return answer
 
-    return known
+    return there

@@ -26,8 +26,13 @@ class Recent:
         return len(self._plain) + len(self._labelled)
 
     def add(self, record: Record) -> None:
-        """Keep a record."""
-        self._plain[record.id] = record
+        """Keep a record; what was noted on one of the same id stays noted."""
+        old = self.find(record.id)
+        if old is not None:
+            noted = ("label", "shadow", "thumbnail")
+            kept = {name: getattr(record, name) or getattr(old, name) for name in noted}
+            record = replace(record, **kept)
+        (self._labelled if record.id in self._labelled else self._plain)[record.id] = record
         if len(self) > self._capacity:
             del self._plain[next(iter(self._plain))]
 
