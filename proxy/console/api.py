@@ -260,7 +260,7 @@ def _described(body: bytes, config: Mapping[str, Any], now: datetime) -> dict[st
 
 
 def _limit(text: str) -> int:
-    if not (text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MAX_LISTED):
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MAX_LISTED):
         raise Refused(400, f"limit: a number from 1 to {MAX_LISTED}")
     return int(text)
 

@@ -10,7 +10,8 @@ export const count = (value) => (known(value) ? Math.round(value).toLocaleString
 
 export const percent = (share) => (known(share) ? `${digits(100 * share, 3)} %` : "–");
 
-export const between = ([low, high]) => `${percent(low)} to ${percent(high)}`;
+export const between = ([low, high]) =>
+  (known(low) ? `${digits(100 * low, 2)} to ${digits(100 * high, 2)} %` : "–");
 
 export function milliseconds(value) {
   if (!known(value)) return "–";

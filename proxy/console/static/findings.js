@@ -98,11 +98,12 @@ function showEvaluation(current, candidate, [now, threshold, other]) {
   const beside = (kind, name) => candidate?.[kind].find((each) => each.name === name)?.sorted;
   const row = (kind, label, each) => [label, flaggedOf(each.sorted, now), flaggedOf(each.sorted, threshold),
     ...(candidate ? [flaggedOf(beside(kind, each.name), other)] : [])];
-  const missed = (each) => `${count(each.sorted.length - above(each.sorted, threshold))} of ${count(each.sorted.length)}`;
-  table(by("attack-table"), "Attacks caught (95 % interval)", ["Attack", "Threat", ...columns(candidate), ">Missed at this rate"],
+  const missed = (each) => el("span", { class: "interval" },
+    `misses ${count(each.sorted.length - above(each.sorted, threshold))} of ${count(each.sorted.length)}`);
+  table(by("attack-table"), "Attacks caught (95 % interval)", ["Attack", "Threat", ...columns(candidate)],
     current.attacks.map((each) => {
-      const [name, ...shares] = row("attacks", each.name, each);
-      return [name, each.threat ?? "–", ...shares, missed(each)];
+      const [name, before, caught, ...others] = row("attacks", each.name, each);
+      return [name, each.threat ?? "–", before, [caught, missed(each)].flat(), ...others];
     }));
   table(by("benign-table"), "Benign kinds flagged (95 % interval)", ["Kind", ...columns(candidate)],
     current.benign.map((each) => row("benign", each.name, each)));
@@ -113,9 +114,13 @@ export async function drawFindings(current, candidate, fpr) {
   const traces = [...lines(current, "", 0), ...(candidate ? lines(candidate, " (candidate)", 1) : [])];
   const bound = current.upper.map((each) => 100 * each);
   traces.push({ name: "benign, at most", x: current.fprs, y: bound, mode: "lines", line: { color: "#8a8a8a", dash: "longdashdot" } });
+  const narrow = matchMedia("(max-width: 40rem)").matches;
   const drew = await draw(by("explorer-chart"), "Share flagged by false-positive rate, live samples and each attack", traces, {
     shapes: [upright(fpr)],
-    xaxis: { type: "log", title: { text: "false-positive rate" }, tickformat: "~%", tickvals: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2] },
+    xaxis: narrow ? { type: "log", tickformat: "~%", tickvals: [0.001, 0.01, 0.1] } : {
+      type: "log", title: { text: "false-positive rate" }, tickformat: "~%",
+      tickvals: [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2],
+    },
     yaxis: { range: [0, 101], ticksuffix: " %" },
     showlegend: true,
   });
