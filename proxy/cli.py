@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 
 from proxy import __version__
-from proxy.commands import calibrate, check, demo, fit, history, serve, tune
+from proxy.commands import calibrate, check, demo, evaluate, fit, history, serve, tune
 from proxy.errors import ConfigError
 
-COMMANDS = (serve, calibrate, fit, tune, check, history, demo)
+COMMANDS = (serve, calibrate, fit, evaluate, tune, check, history, demo)
 """In the order of `--help`."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -97,9 +97,7 @@ def _one(
 
     kept = subject.store.tensors(f"adaptive{bound}-{name.replace(' ', '_')}", key, made)
     images = tuple(kept[f"image{i}"] for i in range(len(kept) - len(_SHARES)))
-    aimed = Outcome(kept["wrong"], kept["quiet"], kept["won"])
-    others = (kept[each] for each in _SHARES[3:])
-    return Confrontation(bound / 255, steps, aimed, *others, images)
+    return _confrontation(bound / 255, steps, kept, images)
 
 
 _SHARES = ("wrong", "quiet", "won", "strongest", "bare", "bare_strongest")
@@ -121,6 +119,12 @@ def _either(found: Sequence[Confrontation]) -> Confrontation:
     """A system that purifies when in doubt loses what is lost by the better of its ways."""
     shares = [_shares(each) for each in found]
     most = {name: torch.stack([each[name] for each in shares]).amax(0) for name in _SHARES}
-    aimed = Outcome(most["wrong"], most["quiet"], most["won"])
-    others = (most[each] for each in _SHARES[3:])
-    return Confrontation(found[0].eps, found[0].steps, aimed, *others, ())
+    return _confrontation(found[0].eps, found[0].steps, most, ())
+
+
+def _confrontation(
+    eps: float, steps: int, shares: Mapping[str, Tensor], images: tuple[Tensor, ...]
+) -> Confrontation:
+    aimed = Outcome(shares["wrong"], shares["quiet"], shares["won"])
+    strongest, bare, bare_strongest = (shares[name] for name in _SHARES[3:])
+    return Confrontation(eps, steps, aimed, strongest, bare, bare_strongest, images)

@@ -22,7 +22,7 @@ from purifiers import Chain, Purifier
 from purifiers.aggregate import majority_vote, mean_of_probabilities
 from tuning.batches import seeded
 from tuning.evaluate.attacks import ATTACKS
-from tuning.evaluate.samples import ATTACK, Attackers, Images, benign_sets, split
+from tuning.evaluate.samples import ATTACK, Attackers, Images, Split, benign_sets, split
 from tuning.evaluate.sizes import THREATS, Sizes
 from tuning.evaluate.store import code, digest
 from tuning.evaluate.subject import Subject
@@ -81,6 +81,7 @@ def record(
     detectors: Sequence[Detector] | None = None,
     ways: Ways | None = None,
     threats: Collection[str] = THREATS,
+    given: Split | None = None,
     extra: Mapping[str, Images] | None = None,
 ) -> Recording:
     """Make the images and have them scored; what was kept is not made again.
@@ -89,12 +90,13 @@ def record(
         detectors: fitted ones; the configured by default.
         ways: ways to answer besides the model's own; the configured one by default.
         threats: what the attackers know, of `THREATS`.
+        given: the data as `split` deals it out; dealt anew by default.
         extra: further sets, ROLE/NAME -> images.
 
     Raises:
         ConfigError: the model cannot be asked, or gets too few images right.
     """
-    given = split(subject, sizes)
+    given = given or split(subject, sizes)
     chosen = sizes.attacks if sizes.attacks is not None else tuple(ATTACKS)
     sets = benign_sets(subject, given, sizes)
     sets |= Attackers(subject, given, sizes, chosen, threats).sets()

@@ -149,6 +149,11 @@ class Subject:
         """Tells served models apart: name, versions, and how they answer now."""
         return f"{self.name} {self.spec} {digest(self._probe)}"
 
+    @property
+    def classes(self) -> int:
+        """How many the model tells apart."""
+        return self._probe.shape[1]
+
     def answers(self, x: Tensor, title: str = "asking the model") -> Tensor:
         """The served model's own answers, (N, K).
 
