@@ -151,8 +151,8 @@ TABLE = {
         "proxy.errors +proxy.config +proxy.configfile +pydantic ~proxy.config"
     ),
     "proxy.commands.serve": (
-        "proxy.commands.options +proxy.allocator +proxy.cpu_quota +proxy.server +proxy.supervisor "
-        "+uvloop ~proxy.config"
+        "proxy.commands.options +proxy.allocator +proxy.cpu_quota +proxy.server "
+        "+proxy.supervisor +uvloop ~proxy.config"
     ),
     "proxy.commands.calibrate": (
         "proxy.commands.options proxy.errors +tuning.calibrate +tuning.lineage"
@@ -165,18 +165,19 @@ TABLE = {
     "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
         "proxy.admin proxy.audit proxy.batcher proxy.config proxy.configfile proxy.defences "
-        "proxy.errors proxy.handoff proxy.metrics proxy.monitor proxy.pipeline proxy.reflection "
-        "proxy.service proxy.tasks proxy.upstream proxy.watcher grpc grpc_health "
-        "+proxy.history.history ~proxy.history.history"
+        "proxy.errors proxy.handoff proxy.metrics proxy.monitor proxy.pipeline "
+        "proxy.records.record proxy.records.records proxy.records.reservoir "
+        "proxy.records.watches proxy.reflection proxy.service proxy.tasks proxy.upstream "
+        "proxy.watcher grpc grpc_health +proxy.history.history ~proxy.history.history"
     ),
     "proxy.monitor": (
         "proxy.defences proxy.errors proxy.health proxy.pb proxy.rpc proxy.upstream google"
     ),
     "proxy.defences": (
-        "proxy.adapt proxy.breaker proxy.config proxy.defence proxy.errors proxy.metrics proxy.pb "
-        "proxy.rpc proxy.upstream +proxy.artifacts +proxy.devices +proxy.engine "
-        "+proxy.memory_ladder +proxy.parts +proxy.rules ~proxy.artifacts ~proxy.history.salts "
-        "~proxy.scoring ~torch"
+        "proxy.adapt proxy.breaker proxy.config proxy.defence proxy.errors proxy.metrics "
+        "proxy.pb proxy.rpc proxy.shadow_policy proxy.upstream +proxy.artifacts "
+        "+proxy.devices +proxy.engine +proxy.memory_ladder +proxy.parts +proxy.rules "
+        "~detectors.calibration ~proxy.artifacts ~proxy.history.salts ~proxy.scoring ~torch"
     ),
     "proxy.service": (
         "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb proxy.pipeline "
@@ -219,12 +220,11 @@ TABLE = {
     "proxy.files": "",
     "proxy.pipeline": (
         "proxy.aggregator proxy.assessor proxy.audit proxy.batcher proxy.budget "
-        "proxy.cancellations proxy.config proxy.defence proxy.device proxy.enforcer proxy.errors "
-        "proxy.evidence proxy.flow "
-        "proxy.forward proxy.inspection proxy.metrics proxy.model_metrics proxy.observer "
-        "proxy.reader proxy.regions "
-        "proxy.shared_memory proxy.tasks proxy.upstream proxy.validation proxy.wire "
-        "~proxy.history.history"
+        "proxy.cancellations proxy.config proxy.defence proxy.device proxy.enforcer "
+        "proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection proxy.metrics "
+        "proxy.model_metrics proxy.observer proxy.reader proxy.records.record "
+        "proxy.records.records proxy.regions proxy.shadow proxy.shared_memory proxy.tasks "
+        "proxy.upstream proxy.validation proxy.wire ~proxy.history.history"
     ),
     "proxy.observer": (
         "proxy.assessor proxy.budget proxy.errors proxy.evidence proxy.flow proxy.inspection "
@@ -239,9 +239,9 @@ TABLE = {
         "proxy.queries proxy.questions proxy.tasks proxy.upstream numpy"
     ),
     "proxy.evidence": (
-        "proxy.answers proxy.breaker proxy.budget proxy.case proxy.device proxy.errors proxy.flow "
-        "proxy.inspection proxy.questions proxy.tasks proxy.upstream ~proxy.history.history "
-        "~proxy.scoring"
+        "proxy.answers proxy.breaker proxy.budget proxy.case proxy.device proxy.errors "
+        "proxy.flow proxy.inspection proxy.questions proxy.tasks proxy.upstream "
+        "~proxy.history.history ~proxy.scoring"
     ),
     "proxy.devices": "proxy.cpu_quota proxy.errors torch",
     "proxy.cpu_quota": "",
@@ -275,7 +275,8 @@ TABLE = {
     "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
     "proxy.supervisor": (
         "proxy.admin proxy.config proxy.errors proxy.history.memory_file "
-        "proxy.history.overview proxy.metrics proxy.runtime_folder aiohttp"
+        "proxy.history.overview proxy.metrics proxy.records.sketch proxy.records.workers "
+        "proxy.runtime_folder aiohttp"
     ),
     "proxy.kinds": (
         "detectors proxy.adapt proxy.codec proxy.config proxy.errors proxy.tensors proxy.vectors "
@@ -289,8 +290,11 @@ TABLE = {
     "proxy.codec": "proxy.adapt proxy.case proxy.errors numpy torch",
     "proxy.wire": "proxy.datatypes proxy.errors proxy.fields proxy.pb google numpy",
     "proxy.datatypes": "proxy.errors proxy.fields proxy.pb numpy",
-    "proxy.defence": "proxy.adapt proxy.config proxy.dispatch proxy.model_metrics ~proxy.scoring",
-    "proxy.metrics": "proxy.config proxy.model_metrics prometheus_client",
+    "proxy.defence": (
+        "proxy.adapt proxy.config proxy.dispatch proxy.model_metrics proxy.shadow_metrics "
+        "~proxy.scoring"
+    ),
+    "proxy.metrics": "proxy.config proxy.model_metrics proxy.shadow_metrics prometheus_client",
     "proxy.shared_memory": "proxy.errors proxy.pb proxy.rpc proxy.upstream proxy.wire",
     "proxy.adapt": "proxy.config proxy.errors proxy.layouts proxy.pb",
     "proxy.layouts": "proxy.config proxy.errors proxy.pb",
@@ -361,7 +365,7 @@ TABLE = {
     "proxy.upstream": "proxy.errors proxy.rpc grpc ~proxy.wire",
     "proxy.watcher": "proxy.config proxy.errors",
     "proxy": "",
-    "proxy.admin": "aiohttp",
+    "proxy.admin": "proxy.records.endpoints aiohttp",
     "proxy.allocator": "",
     "proxy.decoy": (
         "proxy.answers proxy.evidence proxy.flow proxy.inspection proxy.policy proxy.upstream"
@@ -376,8 +380,7 @@ TABLE = {
     "proxy.explorer": "",
     "proxy.explorer.candidate": "proxy.config proxy.errors pydantic",
     "proxy.explorer.sweep": (
-        "detectors.calibration detectors.rule proxy.config proxy.parts proxy.rules numpy "
-        "torch"
+        "detectors.calibration detectors.rule proxy.config proxy.parts proxy.rules numpy torch"
     ),
     "proxy.explorer.explorer": (
         "detectors.calibration detectors.query_history proxy.config proxy.errors "
@@ -415,10 +418,48 @@ TABLE = {
         "proxy.control.errors proxy.control.messages proxy.errors proxy.pb google grpc"
     ),
     "proxy.control.target": "proxy.admin",
+    "proxy.shadow": (
+        "proxy.defence proxy.device proxy.errors proxy.evidence proxy.flow proxy.inspection "
+        "proxy.observer proxy.policy proxy.tasks proxy.upstream"
+    ),
+    "proxy.shadow_metrics": "proxy.model_metrics",
+    "proxy.shadow_policy": "proxy.config proxy.configfile proxy.errors",
+    "proxy.records": "",
+    "proxy.records.record": "proxy.flow",
+    "proxy.records.watches": "proxy.records.record",
+    "proxy.records.recent": "proxy.records.record",
+    "proxy.records.sketch": "numpy",
+    "proxy.records.snapshot": "proxy.records.sketch numpy",
+    "proxy.records.reservoir": (
+        "proxy.flow proxy.records.record proxy.records.sketch proxy.records.snapshot numpy"
+    ),
+    "proxy.records.thumbnails": "PIL numpy ~torch",
+    "proxy.records.records": (
+        "proxy.config proxy.flow proxy.records.recent proxy.records.record "
+        "proxy.records.reservoir proxy.records.sketch proxy.records.snapshot "
+        "proxy.records.thumbnails proxy.records.watches proxy.tasks ~torch"
+    ),
+    "proxy.records.endpoints": (
+        "proxy.records.record proxy.records.snapshot proxy.records.watches proxy.tasks aiohttp"
+    ),
+    "proxy.records.workers": (
+        "proxy.records.endpoints proxy.records.record proxy.records.snapshot "
+        "proxy.records.watches proxy.tasks aiohttp"
+    ),
+    "proxy.console": "",
+    "proxy.console.api": (
+        "proxy.console.answers proxy.console.following proxy.console.overview "
+        "proxy.control.control aiohttp pydantic"
+    ),
+    "proxy.console.routes": ("proxy.console.api proxy.console.files proxy.control.control aiohttp"),
+    "proxy.console.answers": "proxy.control.errors proxy.errors aiohttp pydantic",
+    "proxy.console.files": "aiohttp",
+    "proxy.console.overview": "prometheus_client",
+    "proxy.console.following": "proxy.console.answers proxy.control.errors aiohttp",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
-    "proxy.flow": "",
+    "proxy.flow": "~torch",
     "proxy.health": "grpc grpc_health",
     "proxy.rpc": "",
     "proxy.tasks": "",
@@ -611,10 +652,18 @@ ONLY = {
         *("proxy.control.listener", "proxy.health", "proxy.reflection", "proxy.server"),
     },
     "grpc_reflection": {"proxy.control.listener", "proxy.reflection"},
-    "prometheus_client": {"proxy.metrics", "proxy.model_metrics"},
-    "aiohttp": {"proxy.admin", "proxy.supervisor"},
+    "prometheus_client": {
+        *("proxy.metrics", "proxy.model_metrics"),
+        "proxy.console.overview",  # reads a scrape
+    },
+    "aiohttp": {
+        *("proxy.admin", "proxy.supervisor"),
+        *("proxy.console.answers", "proxy.console.api", "proxy.console.files"),
+        *("proxy.console.following", "proxy.console.routes"),
+        *("proxy.records.endpoints", "proxy.records.workers"),
+    },
     "yaml": {"proxy.configfile", "proxy.control.edits"},
-    "PIL": {"proxy.images"},
+    "PIL": {"proxy.images", "proxy.records.thumbnails"},
     "redis": {
         *("proxy.history.access", "proxy.history.link", "proxy.history.lookups"),
         "proxy.history.write_behind",

@@ -1,37 +1,42 @@
 """The console's JSON: what the page shows, and the few things it may change.
 
-Whoever asks has to pass the rule of access first. It asks and tells its target and its policies,
-and knows nothing of how they do it.
+Whoever asks has to pass the rule of access first. What is asked goes on to `Control`, which the
+gRPC service serves too; here is only what HTTP and a browser want of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from proxy.console.answers import HEADERS, Handler, Refused, answer, body_of, encoded, told
+from proxy.console.answers import HEADERS, Handler, Refused, answer, body_of, told
+from proxy.console.following import relay
 from proxy.console.overview import age_hours, blank, calibration_date, summary
-from proxy.console.target import Policies, Target
-from proxy.control.access import Access
+from proxy.control.control import Control
 
 MAX_WATCHING = 16
 """Pages that may follow the samples at once."""
-HEARTBEAT_S = 5.0
 FRESH_S = 0.5
 """A scrape is parsed at most this often, however many pages are open."""
 MAX_LISTED = 200
-NO_CONTROL = (
-    "changes are off: add a `control:` section with a `token_file` to the configuration, "
-    "and start the proxy with --config"
-)
+
+
+class Target(Protocol):
+    """The proxy, for what no other caller of `Control` asks."""
+
+    async def config(self) -> Mapping[str, Any]:
+        """Return the configuration in force, ready for JSON."""
+
+    async def metrics(self) -> tuple[str, bytes]:
+        """Return content type and body of one scrape."""
 
 
 class _Body(BaseModel):
@@ -52,6 +57,7 @@ class _Change(_Body):
 
 class _Rollback(_Body):
     if_digest: str
+    dry_run: bool
 
 
 class _Label(_Body):
@@ -63,15 +69,13 @@ class Api:
     """The handlers.
 
     Args:
-        target: what is shown.
-        policies: reads and changes the policy; None where there is no file to change.
-        access: who may do what.
+        target: the proxy.
+        control: does what is asked, and has the rule of access.
     """
 
-    def __init__(self, target: Target, policies: Policies | None, access: Access) -> None:
+    def __init__(self, target: Target, control: Control) -> None:
         self._target = target
-        self._policies = policies
-        self._access = access
+        self._control = control
         self._watching: set[asyncio.Task[Any]] = set()
         self._fresh = asyncio.Lock()
         self._overview_at_s = -FRESH_S
@@ -110,7 +114,7 @@ class Api:
         open to everybody on this machine: without a token we answer to no name but localhost's.
         """
         authorization = request.headers.get("Authorization")
-        if reason := self._access.allows(authorization, write):
+        if reason := self._control.access.allows(authorization, write):
             raise Refused(reason.http, reason)
         if authorization is None and not _is_own_name(request.host):
             raise Refused(403, "open this page by address or as localhost, or use a token")
@@ -125,12 +129,12 @@ class Api:
         return answer(self._overview)
 
     async def _collect(self) -> dict[str, Any]:
-        status, config = await self._target.status(), await self._target.config()
+        status, config = await self._control.status(), await self._target.config()
         _, body = await self._target.metrics()
         now = datetime.now(UTC)
         # Thousands of lines: parsed on the loop they would hold up requests.
         shown = await asyncio.to_thread(_described, body, config, now)
-        history = await self._target.history()
+        history = await self._control.history()
         return {
             **shown,
             "time_s": now.timestamp(),
@@ -142,26 +146,21 @@ class Api:
                 "workers_ready": status.workers_ready,
             },
             "shared": history["shared"],
-            "changeable": self._policies is not None,
         }
 
     async def _show_suspicious(self, request: web.Request) -> web.Response:
         limit = _limit(request.query.get("limit", "50"))
-        records = await self._target.records(request.query.get("model") or None, limit)
-        history = await self._target.history()
-        return answer({"records": list(records), "principals": history["principals"][:MAX_LISTED]})
+        records = await self._control.suspicious(request.query.get("model") or None, limit)
+        history = await self._control.history()
+        return answer({"records": records, "principals": history["principals"][:MAX_LISTED]})
 
     async def _show_disagreements(self, request: web.Request) -> web.Response:
-        records = await self._target.records(request.query.get("model") or None, MAX_LISTED)
-        differ = [each for each in records if each["shadow"] not in ("", each["verdict"])]
-        return answer({"records": differ})
+        model = request.query.get("model") or None
+        return answer({"records": await self._control.disagreements(model, MAX_LISTED)})
 
     async def _explore(self, request: web.Request) -> web.Response:
         asked = await body_of(request, _Explore)
-        config = await self._target.config()
-        if asked.model not in config["models"]:
-            raise Refused(404, "no such model is configured; see the overview for their names")
-        found = await self._target.explore(asked.model, asked.candidate)
+        found = await self._control.explore(asked.model, asked.candidate)
         return await asyncio.to_thread(answer, found)  # tens of thousands of numbers
 
     # -- what follows ----------------------------------------------------------------------------
@@ -177,8 +176,8 @@ class Api:
         self._watching.add(task)
         try:
             await response.prepare(request)
-            await _relay(
-                self._target.watch(request.query.get("model") or None, everything), response
+            await relay(
+                self._control.watch(request.query.get("model") or None, everything), response
             )
         except ConnectionResetError:
             pass  # the page was closed
@@ -189,56 +188,28 @@ class Api:
     # -- what is changed -------------------------------------------------------------------------
 
     async def _show_policy(self, _: web.Request) -> web.Response:
-        if self._policies is None:
-            raise Refused(404, NO_CONTROL)
-        return answer(await self._policies.get_policy())
+        return answer(await self._control.get_policy())
 
     async def _change(self, request: web.Request) -> web.Response:
         asked = await body_of(request, _Change)
         # What a change would do may be seen by whoever sees the policy.
         self._check(request, write=not asked.dry_run)
-        if self._policies is None:
-            raise Refused(403, NO_CONTROL)
         return answer(
-            await self._policies.change(
+            await self._control.change(
                 asked.model, asked.settings, if_digest=asked.if_digest, dry_run=asked.dry_run
             )
         )
 
     async def _roll_back(self, request: web.Request) -> web.Response:
-        self._check(request, write=True)
         asked = await body_of(request, _Rollback)
-        if self._policies is None:
-            raise Refused(403, NO_CONTROL)
-        return answer(await self._policies.rollback(asked.if_digest))
+        self._check(request, write=not asked.dry_run)
+        return answer(await self._control.rollback(asked.if_digest, dry_run=asked.dry_run))
 
     async def _label(self, request: web.Request) -> web.Response:
         self._check(request, write=True)
         asked = await body_of(request, _Label)
-        if not await self._target.label(asked.id, asked.label):
-            raise Refused(404, "that sample is no longer kept")
+        await self._control.label(asked.id, asked.label)
         return answer({"id": asked.id, "label": asked.label})
-
-
-async def _relay(events: AsyncIterator[Mapping[str, Any]], response: web.StreamResponse) -> None:
-    """Write each event as a line, and a blank one when there was none for a while."""
-    await response.write(b"\n")  # tells the page that it follows now
-    coming = asyncio.ensure_future(anext(events))
-    try:
-        while True:
-            done, _ = await asyncio.wait({coming}, timeout=HEARTBEAT_S)
-            if not done:
-                await response.write(b"\n")
-                continue
-            try:
-                event = coming.result()
-            except StopAsyncIteration:
-                return
-            coming = asyncio.ensure_future(anext(events))
-            await response.write(encoded(event).encode() + b"\n")
-    finally:
-        coming.cancel()
-        await asyncio.gather(coming, return_exceptions=True)
 
 
 def _described(body: bytes, config: Mapping[str, Any], now: datetime) -> dict[str, Any]:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from proxy.console.api import Api
+from proxy.console.api import Api, Target
 from proxy.console.files import Files, plotly_script
-from proxy.console.target import Policies, Target
-from proxy.control.access import Access
+from proxy.control.control import Control
 
 
 class Console:
     """The page at /console/ and its JSON under /api/.
 
     Args:
-        target: what is shown.
-        policies: reads and changes the policy; None where there is no file to change.
-        access: who may do what.
+        target: the proxy.
+        control: does what is asked, and has the rule of access.
     """
 
-    def __init__(self, target: Target, policies: Policies | None, access: Access) -> None:
-        self._api = Api(target, policies, access)
+    def __init__(self, target: Target, control: Control) -> None:
+        self._api = Api(target, control)
         self._files = Files(plotly_script())
 
     def routes(self) -> list[web.AbstractRouteDef]:

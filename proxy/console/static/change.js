@@ -14,7 +14,7 @@ const UNKNOWN = 401;
 export function changePolicy({ title, sure, model, settings }) {
   const make = (digest, dryRun) =>
     ["/api/policy", { model, settings, if_digest: digest, dry_run: dryRun }];
-  return confirmed({ title, sure, ok: "Apply", make, preview: true });
+  return confirmed({ title, sure, ok: "Apply", make });
 }
 
 /** Put the previous policy in force again once that is confirmed. */
@@ -23,8 +23,7 @@ export function rollBack() {
     title: "Roll back",
     sure: "Put the policy before this one in force again.",
     ok: "Roll back",
-    make: (digest) => ["/api/rollback", { if_digest: digest }],
-    preview: false,
+    make: (digest, dryRun) => ["/api/rollback", { if_digest: digest, dry_run: dryRun }],
   });
 }
 
@@ -44,12 +43,12 @@ function allow() {
     || !(hasToken() || by("change-token").value.trim());
 }
 
-async function confirmed({ title, sure, ok, make, preview }) {
+async function confirmed({ title, sure, ok, make }) {
   open(title, sure, ok);
   let policy = null;
   try {
     policy = await ask("/api/policy");
-    await describe(policy, make, preview);
+    await describe(policy, make);
   } catch (error) {
     say(by("change-alert"), error.message);
     say(by("change-intro"), "");
@@ -89,14 +88,8 @@ function open(title, sure, ok) {
   by("change-dialog").showModal();
 }
 
-async function describe(policy, make, preview) {
+async function describe(policy, make) {
   if (!policy.writable) throw new Error(`${policy.path || "the policy"} cannot be written: change it where it comes from`);
-  if (!preview) {
-    if (!policy.previous) throw new Error("there is no earlier policy to go back to");
-    say(by("change-intro"), `Generation ${policy.generation} (${policy.digest.slice(0, 12)}) is in force.`);
-    possible = true;
-    return;
-  }
   const { changes, problems, restart } = await ask(...make(policy.digest, true));
   if (problems.length) throw new Error(problems.join("\n"));
   possible = changes.length > 0;

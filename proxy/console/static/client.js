@@ -69,7 +69,10 @@ export async function follow(path, { onEvent, onState }) {
       await lines(path, end, (line) => {
         if (waitMs !== 500 || line === "") onState(true);
         waitMs = 500;
-        if (line !== "") onEvent(JSON.parse(line));
+        if (line === "") return;
+        const event = JSON.parse(line);
+        if (event.error) throw new Refusal(0, event.error);
+        onEvent(event);
       });
       onState(false, "the stream ended");
     } catch (error) {
