@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from proxy.explorer import endpoint as explorer
+from proxy.explorer.endpoint import ExplorerTarget
+from proxy.records.endpoints import Endpoints, RecordsTarget
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 64 * 1024  # no endpoint reads a body; this bounds what is read to refuse it
+MAX_BODY_BYTES = 64 * 1024  # more than any endpoint wants; what has none reads it to refuse it
 SHUTDOWN_S = 2.0  # a scrape in progress gets this long on shutdown
 
 INDEX = """Breakwater admin
@@ -29,6 +34,11 @@ POST /reload   read the configuration file again
 GET  /config   the configuration in force, as JSON
 GET  /history  who raised alarms by series of queries, and who is in quarantine, as JSON
 POST /history/clear?principal=NAME  lift its quarantine; ?all=1 everybody's; &model=NAME there only
+GET  /records  suspicious and failed samples, newest first; ?model=NAME&limit=100&before=UNIX_TIME
+GET  /records/watch  the same as they come, a line of JSON each; ?everything=1 every scored sample
+GET  /records/scores?model=NAME  a sample of its scores, by column, as JSON
+POST /records/label  {"id": ..., "label": "benign", "adversarial" or ""}: what a sample was
+GET  /explore?model=NAME&candidate={"fpr": 0.02}  its scores, and thresholds at other rates, as JSON
 """
 
 CLEAR_USAGE = """\
@@ -39,6 +49,8 @@ and, to lift it at one model only, add &model=NAME
 """
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Access = Callable[[str | None, bool], str | None]
+_GATED = ("/records", explorer.PATH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +66,7 @@ class Status:
     workers_ready: int = 1
 
 
-class AdminTarget(Protocol):
+class AdminTarget(RecordsTarget, ExplorerTarget, Protocol):
     """What the admin listener shows and steers: one proxy, or a supervisor with its workers."""
 
     async def status(self) -> Status:
@@ -99,12 +111,18 @@ class Admin:
     Args:
         target: what is shown and steered.
         pages: what is served besides.
+        access: given a request's Authorization and whether it changes something, says why it is
+            refused the records, or None. Default: whoever reaches the listener may have them.
     """
 
-    def __init__(self, target: AdminTarget, pages: Pages | None = None) -> None:
+    def __init__(
+        self, target: AdminTarget, pages: Pages | None = None, *, access: Access | None = None
+    ) -> None:
         self._target = target
         self._pages = pages
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_guard])
+        self._records = Endpoints(target)
+        guards: list[Middleware] = [_guard] if access is None else [_guard, _gate(access)]
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=guards)
         app.on_response_prepare.append(_name)
         app.add_routes(
             [
@@ -117,6 +135,8 @@ class Admin:
                 web.get("/config", self._config),
                 web.get("/history", self._history),
                 web.post("/history/clear", self._clear),
+                *self._records.routes(),
+                web.get(explorer.PATH, explorer.handler(target), allow_head=False),
             ]
         )
         if pages is not None:
@@ -139,12 +159,13 @@ class Admin:
 
     async def stop(self) -> None:
         """Stop listening, for good; requests in progress get a moment to finish."""
+        self._records.close()
         if self._pages is not None:
             self._pages.close()
         await self._runner.cleanup()
         # aiohttp caches handlers, and us with them, for the life of the process; the proxy with
         # its connections shall not stay.
-        del self._target, self._pages
+        del self._target, self._pages, self._records
 
     async def _index(self, _: web.Request) -> web.Response:
         return web.Response(text=INDEX)
@@ -226,6 +247,19 @@ async def _guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
     except Exception:  # the edge: a defect must not show its traceback to the caller
         log.exception("admin request %s failed", request.path)
         return web.Response(text="internal error\n", status=500)
+
+
+def _gate(access: Access) -> Middleware:
+    @web.middleware
+    async def gate(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        if request.path.startswith(_GATED):
+            changes = request.method not in ("GET", "HEAD")
+            reason = access(request.headers.get("Authorization"), changes)
+            if reason is not None:
+                return web.Response(text=f"{reason}\n", status=getattr(reason, "http", 403))
+        return await handler(request)
+
+    return gate
 
 
 async def _name(_: web.Request, response: web.StreamResponse) -> None:

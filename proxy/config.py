@@ -438,6 +438,21 @@ class Audit(_Strict):
     """File appended to, relative to the configuration file. Default: standard output."""
 
 
+class Records(_Strict):
+    """What is kept, in memory, of what was scored: never inputs, but for `thumbnails`."""
+
+    capacity: int = Field(default=20_000, ge=0, le=1_000_000)
+    """Most samples of one model whose scores each worker keeps, about 0.2 KB each; a uniform sample
+    of the distinct ones seen, for `calibrate --live` and the console. 0: none."""
+    recent: int = Field(default=512, gt=0, le=100_000)
+    """Suspicious and failed samples each worker can show, about 2 KB each."""
+    max_age_hours: float = Field(default=168.0, gt=0)
+    """How long scores are kept after a sample was last seen."""
+    thumbnails: bool = False
+    """Keep a picture of at most 64 x 64 pixels of suspicious samples, up to 20 a second. Off by
+    default: whoever reads the records then sees what clients sent."""
+
+
 class Config(_Strict):
     """The whole configuration; without a file, every default: a hardened pass-through."""
 
@@ -510,6 +525,8 @@ class Config(_Strict):
     drain_seconds: float = Field(default=30.0, ge=0)
     """Longest to wait for requests in flight on shutdown."""
     audit: Audit = Audit()
+    records: Records = Records()
+    """What was scored lately, in memory."""
 
     @field_validator("upstream_shared_memory", mode="before")
     @classmethod

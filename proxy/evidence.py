@@ -48,6 +48,8 @@ class Gatherer:
         self._tasks = tasks
         self._questions = Questions(upstream, tasks)
         self._preparing: set[tuple[int, frozenset[str]]] = set()
+        self.keeps_pixels = False
+        """Whether flows are to hold their images, for thumbnails."""
         self.history: History | None = None
         """Set once some model's queries are to be remembered."""
 
@@ -77,6 +79,8 @@ class Gatherer:
             findings = await self._found(inspection, image, answer, left_out)
         finally:
             circuits.release(admission)
+        if self.keeps_pixels and image.spec.kind == "image":
+            flow.pixels = findings.glance.x
         if left_out:
             samples = _unproven(findings.samples, "circuit_open")
             return replace(findings, samples=samples)

@@ -7,6 +7,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Verdict(StrEnum):
@@ -78,6 +82,8 @@ class Flow:
     """`ok`, or the `kind` of the error the request ended with."""
     annotations: tuple[tuple[str, str], ...] = ()
     """Trailing metadata for the caller, where the policy wants it told."""
+    pixels: Tensor | None = None
+    """The samples as they were scored, (B, C, H, W), while thumbnails may be made of them."""
     stage_s: dict[str, float] = field(default_factory=dict)
     """Seconds spent by stage: read, queue, score, views, purify, upstream, total."""
     bytes_in: int = 0

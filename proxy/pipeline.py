@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,13 +25,16 @@ from proxy.device import Device
 from proxy.enforcer import Enforcer
 from proxy.errors import Draining, Overloaded, RpcRefused, SharedMemoryRefused, UpstreamError
 from proxy.evidence import Gatherer
-from proxy.flow import Flow, Verdict
+from proxy.flow import Flow
 from proxy.forward import Forward
 from proxy.inspection import Inspection
 from proxy.metrics import Metrics
 from proxy.model_metrics import ModelMetrics
 from proxy.observer import Observer
 from proxy.reader import Reader
+from proxy.records.record import is_notable
+from proxy.records.records import Records
+from proxy.shadow import Shadow
 from proxy.shared_memory import SharedMemoryReader
 from proxy.tasks import Tasks
 from proxy.upstream import Answer, Metadata, Upstream
@@ -60,6 +63,7 @@ class Pipeline:
         parts: configuration and defences; assign `parts` anew on reload.
         upstream: Triton.
         batcher: None when no model is scored (the process then never loads torch).
+        records: told every scored request.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Pipeline:
         batcher: Batcher | None,
         metrics: Metrics,
         audit: AuditLog,
+        records: Records | None = None,
     ) -> None:
         self.parts = parts
         self.draining = False
@@ -80,14 +85,17 @@ class Pipeline:
         self._upstream = upstream
         self._metrics = metrics
         self._audit = audit
+        self._records = records
         self._tasks = Tasks()
         self._cancellations = Cancellations(lambda: self.parts.config.upstream_cancels_per_second)
         self._device = Device(batcher)
         self._gatherer = gatherer = Gatherer(self._device, upstream, self._tasks)
+        gatherer.keeps_pixels = records is not None and records.takes_pictures
         self._assessor = Assessor(gatherer, self._device)
         aggregator = Aggregator(self._device, upstream, self._tasks)
         self._enforcer = Enforcer(self._assessor, aggregator, self._tasks)
-        self._observer = Observer(gatherer, self._record)
+        self._shadow = Shadow(self._device, upstream, self._tasks, self._disagree)
+        self._observer = Observer(gatherer, self._record, self._shadow.watch)
         self._finished: list[Flow] = []
         self._reader = Reader()
         self.shared_memory = SharedMemoryReader(upstream, max_bytes=parts.config.max_message_bytes)
@@ -143,6 +151,8 @@ class Pipeline:
                 metrics.unscored(flow.unscored)
             _count(flow, metrics)
         self._finished.clear()
+        if self._records is not None:
+            self._records.flush()
         self._metrics.in_flight.set(self.in_flight)
 
     def _record(self, flow: Flow) -> None:
@@ -152,12 +162,19 @@ class Pipeline:
     def _log(self, flow: Flow) -> None:
         if not flow.samples:
             return
-        if flow.verdict is not Verdict.PASS or flow.chain or flow.quarantined:
+        if self._records is not None:
+            self._records.note(flow)
+        if is_notable(flow):
             self._audit.record(flow)
+
+    def _disagree(self, flow: Flow, verdicts: Mapping[int, str]) -> None:
+        if self._records is not None:
+            self._records.disagree(flow, verdicts)
 
     async def close(self) -> None:
         """Stop work in the background; observed requests not yet scored are dropped."""
         await self._observer.close()
+        await self._shadow.close()
         await self._tasks.stop()
 
     # -- the request ---------------------------------------------------------------------------
@@ -175,7 +192,7 @@ class Pipeline:
         forward = Forward(self._upstream, self._tasks, self._cancellations, inspection, message)
         try:
             if inspection.model.mode == "enforce":
-                return await self._enforcer.answer(inspection, forward)
+                return await self._enforced(inspection, forward)
             answer = await forward.once()
             self._observer.watch(inspection, answer)
             return answer
@@ -184,6 +201,14 @@ class Pipeline:
             raise
         finally:
             _annotate(flow, defence)
+
+    async def _enforced(self, inspection: Inspection, forward: Forward) -> Answer:
+        answer = None
+        try:
+            answer = await self._enforcer.answer(inspection, forward)
+        finally:
+            self._shadow.watch(inspection, answer)
+        return answer
 
     async def _pass(
         self,
@@ -223,8 +248,11 @@ class Pipeline:
         if inspection.model.mode == "observe":
             self._observer.watch(inspection, None)
             return message
-        findings = await self._assessor.assess(inspection, None)
-        purified = await self._assessor.act(inspection, findings)
+        try:
+            findings = await self._assessor.assess(inspection, None)
+            purified = await self._assessor.act(inspection, findings)
+        finally:
+            self._shadow.watch(inspection, None)
         if purified is not None and inspection.model.aggregate is not None:
             defence.metrics.aggregation("stream")
         return purified or message

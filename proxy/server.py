@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,10 @@ from proxy.handoff import HandoffUpstream
 from proxy.metrics import Metrics
 from proxy.monitor import Monitor
 from proxy.pipeline import Parts, Pipeline
+from proxy.records.record import label_of
+from proxy.records.records import Records
+from proxy.records.reservoir import Subject
+from proxy.records.watches import told
 from proxy.reflection import add_reflection
 from proxy.service import TritonService
 from proxy.tasks import Tasks
@@ -32,6 +36,7 @@ from proxy.upstream import Upstream
 from proxy.watcher import Watcher
 
 if TYPE_CHECKING:  # torch is loaded only when some model has detectors
+    from proxy.explorer.desk import Desk
     from proxy.history.history import History
 
 log = logging.getLogger(__name__)
@@ -65,6 +70,7 @@ class Server:
         share_port: let other processes listen on the same port (workers).
         admin: where to serve the admin endpoints instead of `config.admin`.
         history_file: descriptor of the file in which all workers keep their history.
+        records_key: of the sample of scores, equal in all workers.
 
     Raises:
         ConfigError: a calibration or part cannot be used.
@@ -79,6 +85,7 @@ class Server:
         share_port: bool = False,
         admin: Path | None = None,
         history_file: int | None = None,
+        records_key: bytes | None = None,
     ) -> None:
         self.address = ""
         """Where clients connect, known after `start`."""
@@ -101,6 +108,9 @@ class Server:
         self._upstream = _upstream(config)
         self._history = self._new_history(config)
         defences = self._in_force = self._defences(config)
+        self._records = Records(
+            config.records, key=records_key, on_drop=self._metrics.watch_dropped
+        )
         self._batcher: Batcher | None = None
         self._pipeline = Pipeline(
             Parts(config, defences.find),
@@ -108,12 +118,14 @@ class Server:
             batcher=None,
             metrics=self._metrics,
             audit=self._audit,
+            records=self._records,
         )
         self._provide_batcher(config, defences)
         if self._history is not None:
             self._pipeline.use_history(self._history)
         self._monitor = Monitor(self._upstream, defences)
         self._admin = Admin(self)
+        self._explorer: Desk | None = None
         self._watcher: Watcher | None = None
         self._server = self._build()
 
@@ -148,6 +160,7 @@ class Server:
             raise
         if self._history is not None:
             await self._history.start()
+        self._follow()
         self._background.start(self._monitor.run())
         self._background.start(self._upstream.run())
         self._background.start(self._count())
@@ -235,6 +248,7 @@ class Server:
         await self._server.stop(grace=grace_s)
         self._pipeline.flush()
         await self._pipeline.close()
+        await self._records.close()
         if self._history is not None:
             await self._history.close()
         if self._batcher is not None:
@@ -271,6 +285,21 @@ class Server:
         self._pipeline.parts = Parts(config, defences.find)
         self._monitor.use(defences)
         self._in_force = defences
+        self._follow()
+
+    def _follow(self) -> None:
+        """Keep scores of the models as they are defended now."""
+        self._records.follow(
+            Subject(
+                each.name,
+                tuple(part.name for part in each.model.detectors),
+                self._in_force.digest(each.name),
+                "" if each.spec is None else ",".join(each.spec.versions),
+            )
+            for each in self._in_force.models()
+            if each.model is not None and each.wants_scoring
+        )
+        self._metrics.records(self._records.kept, self._records.watching)
 
     def _new_history(self, config: Config) -> History | None:
         """The memory of queries, if some model wants one."""
@@ -305,6 +334,7 @@ class Server:
         while True:
             await asyncio.sleep(_COUNT_S)
             self._pipeline.flush()
+            self._follow()
             self._count_handoffs()
             if self._history is not None:
                 self._history.count()
@@ -344,9 +374,36 @@ class Server:
         """Lift quarantines."""
         return 0 if self._history is None else await self._history.forget(principal, model)
 
+    async def records(
+        self, model: str | None, limit: int, before: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Notable samples, newest first."""
+        return [record.to_json() for record in self._records.recent(model, limit, before)]
+
+    def watch(self, model: str | None, everything: bool) -> AsyncIterator[dict[str, Any]]:
+        """Records as they come, until the server stops."""
+        return told(self._records.watch(model, everything=everything))
+
+    async def scores(self, model: str) -> Mapping[str, Any]:
+        """The kept scores of a model, by column."""
+        return self._records.scores(model).to_json()
+
+    async def explore(self, model: str, candidate: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """What the policy in force and another one say of the recorded scores."""
+        if self._explorer is None or self._explorer.defences is not self._in_force:
+            from proxy.explorer.desk import Desk  # loads torch
+
+            self._explorer = Desk(self._in_force)
+        return await self._explorer.explore(model, candidate, self._records)
+
+    async def label(self, id: str, label: str) -> bool:
+        """Note what a sample was; False where it is not kept."""
+        return self._records.label(id, label_of(label))
+
     async def metrics(self) -> tuple[str, bytes]:
         """One scrape."""
         self._pipeline.flush()
+        self._metrics.records(self._records.kept, self._records.watching)
         self._count_handoffs()
         return self._metrics.exposition()
 

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -27,9 +27,12 @@ import aiohttp
 from proxy.admin import Admin, Status
 from proxy.config import Config
 from proxy.errors import ConfigError
+from proxy.explorer import workers as explorers
 from proxy.history import memory_file
 from proxy.history.overview import merged
 from proxy.metrics import SupervisorMetrics
+from proxy.records.sketch import KEY_BYTES
+from proxy.records.workers import Workers
 from proxy.runtime_folder import runtime_folder
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,9 @@ GRACE_S = 5.0  # past drain_seconds, before a worker is killed
 ASK_TIMEOUT_S = 2.0  # a worker's loop is never busy for longer
 STABLE_S = 60.0  # a worker that lived this long did not die of its start
 LONGEST_BACKOFF_S = 30.0
+
+RECORDS_KEY = "BREAKWATER_RECORDS_KEY"
+"""Environment variable with the key that all workers hash scores with, in hexadecimal."""
 
 _COMMAND = (sys.executable, "-m", "proxy.cli")
 
@@ -139,8 +145,14 @@ class Supervisor:
         self._workers = workers
         self._folder = folder
         self._backoff_s = backoff_s
-        self._env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics")}
+        self._env = {
+            **os.environ,
+            "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+            RECORDS_KEY: os.urandom(KEY_BYTES).hex(),
+        }
         self._metrics = SupervisorMetrics(folder / "metrics")
+        self._sockets = [worker_socket(folder, index) for index in range(workers)]
+        self._records = Workers(self._sockets, self._metrics.watch_dropped)
         self._running: dict[int, Process] = {}
         self._stopping = asyncio.Event()
         self._exit_code = 0
@@ -168,6 +180,7 @@ class Supervisor:
     def stop(self) -> None:
         """Start the drain; `run` returns when it is over."""
         self._stopping.set()
+        self._records.close()
 
     async def status(self) -> Status:
         """Ask every worker. Ready when at least one is."""
@@ -203,6 +216,29 @@ class Supervisor:
         """Return what the workers know of query attacks: they have one history."""
         answers = await self._ask_all("GET", "/history")
         return merged(body for status, body in answers if status == 200 and body is not None)
+
+    async def records(
+        self, model: str | None, limit: int, before: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the workers' notable samples, newest first."""
+        return await self._records.records(model, limit, before)
+
+    def watch(self, model: str | None, everything: bool) -> AsyncIterator[dict[str, Any]]:
+        """Follow the workers' records as they come."""
+        return self._records.watch(model, everything)
+
+    async def scores(self, model: str) -> Mapping[str, Any]:
+        """Return one sample of the scores of all workers."""
+        return await self._records.scores(model)
+
+    async def explore(self, model: str, candidate: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Return what policies say of one sample of the scores of all workers."""
+        kept = await self.scores(model)
+        return await explorers.explore(self._sockets, model, candidate, kept["columns"]["id"])
+
+    async def label(self, id: str, label: str) -> bool:
+        """Note what a sample was, at the worker that has it."""
+        return await self._records.label(id, label)
 
     async def forget(self, principal: str | None, model: str | None) -> int:
         """Lift quarantines; return how many. The first worker lifts them for all."""

@@ -27,6 +27,7 @@ RESTART_FIELDS = (
     "max_connection_age_s",
     "device",
     "history",
+    "records",
     "response_compression",
     "upstream_shared_memory",
     "upstream_shared_memory_from_kb",

@@ -74,7 +74,7 @@ def _run_server(options: argparse.Namespace, config: Config) -> int:
     import uvloop
 
     from proxy.server import Server
-    from proxy.supervisor import watch_parent
+    from proxy.supervisor import RECORDS_KEY, watch_parent
 
     worker = options.worker_index is not None
 
@@ -89,6 +89,7 @@ def _run_server(options: argparse.Namespace, config: Config) -> int:
             share_port=worker,
             admin=options.worker_dir / f"worker-{options.worker_index}.sock" if worker else None,
             history_file=options.worker_history,
+            records_key=bytes.fromhex(os.environ[RECORDS_KEY]) if worker else None,
         )
         await server.start()
         return await server.run()

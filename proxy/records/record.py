@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
-from proxy.flow import Action, Flow, SampleVerdict, Verdict
+from proxy.flow import Flow, SampleVerdict, Verdict
 
 Label = Literal["", "benign", "adversarial"]
 """What an operator says a sample is; empty: nothing."""
@@ -101,7 +101,7 @@ def is_notable(flow: Flow) -> bool:
 
 def is_marked(flow: Flow) -> bool:
     """Whether a request belongs to a series of queries, whatever its samples look like."""
-    return bool(flow.chain or flow.quarantined or flow.action is Action.BLOCK)
+    return bool(flow.chain or flow.quarantined)
 
 
 def notable_samples(flow: Flow) -> list[int]:

@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
 from proxy.records.record import Record
 
@@ -111,3 +112,12 @@ class Watches:
         self._closed = True
         for watch in self._open:
             watch.close()
+
+
+async def told(watch: Watch) -> AsyncIterator[dict[str, Any]]:
+    """What a watch tells, ready for JSON; it is closed when nobody reads on."""
+    try:
+        async for record in watch:
+            yield record.to_json()
+    finally:
+        watch.close()
