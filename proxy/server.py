@@ -390,6 +390,8 @@ class Server:
 
     async def explore(self, model: str, candidate: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """What the policy in force and another one say of the recorded scores."""
+        if not self._in_force.needs_device:  # nothing to load torch for
+            raise ConfigError("no model has detectors: there is nothing to explore")
         if self._explorer is None or self._explorer.defences is not self._in_force:
             from proxy.explorer.desk import Desk  # loads torch
 

@@ -168,7 +168,8 @@ TABLE = {
         "proxy.errors proxy.handoff proxy.metrics proxy.monitor proxy.pipeline "
         "proxy.records.record proxy.records.records proxy.records.reservoir "
         "proxy.records.watches proxy.reflection proxy.service proxy.tasks proxy.upstream "
-        "proxy.watcher grpc grpc_health +proxy.history.history ~proxy.history.history"
+        "proxy.watcher grpc grpc_health +proxy.explorer.desk +proxy.history.history "
+        "~proxy.explorer.desk ~proxy.history.history"
     ),
     "proxy.monitor": (
         "proxy.defences proxy.errors proxy.health proxy.pb proxy.rpc proxy.upstream google"
@@ -274,9 +275,9 @@ TABLE = {
     "proxy.reader": "proxy.config proxy.errors proxy.fields proxy.validation proxy.wire",
     "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
     "proxy.supervisor": (
-        "proxy.admin proxy.config proxy.errors proxy.history.memory_file "
-        "proxy.history.overview proxy.metrics proxy.records.sketch proxy.records.workers "
-        "proxy.runtime_folder aiohttp"
+        "proxy.admin proxy.config proxy.errors proxy.explorer.workers "
+        "proxy.history.memory_file proxy.history.overview proxy.metrics proxy.records.sketch "
+        "proxy.records.workers proxy.runtime_folder aiohttp"
     ),
     "proxy.kinds": (
         "detectors proxy.adapt proxy.codec proxy.config proxy.errors proxy.tensors proxy.vectors "
@@ -365,7 +366,7 @@ TABLE = {
     "proxy.upstream": "proxy.errors proxy.rpc grpc ~proxy.wire",
     "proxy.watcher": "proxy.config proxy.errors",
     "proxy": "",
-    "proxy.admin": "proxy.records.endpoints aiohttp",
+    "proxy.admin": "proxy.explorer.endpoint proxy.records.endpoints aiohttp",
     "proxy.allocator": "",
     "proxy.decoy": (
         "proxy.answers proxy.evidence proxy.flow proxy.inspection proxy.policy proxy.upstream"
@@ -456,6 +457,13 @@ TABLE = {
     "proxy.console.files": "aiohttp",
     "proxy.console.overview": "prometheus_client",
     "proxy.console.following": "proxy.console.answers proxy.control.errors aiohttp",
+    "proxy.explorer.endpoint": "proxy.errors proxy.records.snapshot aiohttp",
+    "proxy.explorer.workers": (
+        "proxy.errors proxy.explorer.endpoint proxy.explorer.merging aiohttp"
+    ),
+    "proxy.explorer.desk": (
+        "proxy.defences proxy.errors proxy.explorer.explorer proxy.records.records"
+    ),
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
@@ -660,6 +668,7 @@ ONLY = {
         *("proxy.admin", "proxy.supervisor"),
         *("proxy.console.answers", "proxy.console.api", "proxy.console.files"),
         *("proxy.console.following", "proxy.console.routes"),
+        *("proxy.explorer.endpoint", "proxy.explorer.workers"),
         *("proxy.records.endpoints", "proxy.records.workers"),
     },
     "yaml": {"proxy.configfile", "proxy.control.edits"},
