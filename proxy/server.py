@@ -25,9 +25,10 @@ from proxy.handoff import HandoffUpstream
 from proxy.metrics import Metrics
 from proxy.monitor import Monitor
 from proxy.pipeline import Parts, Pipeline
+from proxy.records.kept import Subject
 from proxy.records.record import label_of
 from proxy.records.records import Records
-from proxy.records.reservoir import Subject
+from proxy.records.snapshot import empty
 from proxy.records.watches import told
 from proxy.reflection import add_reflection
 from proxy.service import TritonService
@@ -386,7 +387,10 @@ class Server:
 
     async def scores(self, model: str) -> Mapping[str, Any]:
         """The kept scores of a model, by column."""
-        return self._records.scores(model).to_json()
+        kept = self._records.copy(model)
+        if kept is None:
+            return empty(model).to_json()
+        return (await asyncio.to_thread(kept.snapshot)).to_json()
 
     async def explore(self, model: str, candidate: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """What the policy in force and another one say of the recorded scores."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from proxy import config
 from proxy.flow import Flow
+from proxy.records.kept import Kept, Subject
 from proxy.records.recent import Recent
 from proxy.records.record import (
     MAX_SAMPLES,
@@ -23,7 +24,7 @@ from proxy.records.record import (
     notable_samples,
     record_of,
 )
-from proxy.records.reservoir import Reservoir, Subject
+from proxy.records.reservoir import Reservoir
 from proxy.records.sketch import KEY_BYTES, Keyed
 from proxy.records.snapshot import Snapshot, empty
 from proxy.records.thumbnails import Pictures
@@ -160,9 +161,14 @@ class Records:
 
     def scores(self, model: str) -> Snapshot:
         """The kept scores of a model; an empty snapshot where none are."""
+        kept = self.copy(model)
+        return empty(model) if kept is None else kept.snapshot()
+
+    def copy(self, model: str) -> Kept | None:
+        """The same, to be made into a snapshot on another thread; None where nothing is kept."""
         self.flush()
         reservoir = self._reservoirs.get(model)
-        return empty(model) if reservoir is None else reservoir.snapshot(self._now())
+        return None if reservoir is None else reservoir.copy(self._now())
 
     # -- upkeep ------------------------------------------------------------------------------------
 

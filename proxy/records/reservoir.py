@@ -7,42 +7,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from proxy.flow import Action, Flow, Verdict
+from proxy.flow import Flow, Verdict
+from proxy.records.kept import ACTION_CODE, FACTS, VERDICT_CODE, Kept, Subject
 from proxy.records.record import Label, Record, is_marked, total_ms
 from proxy.records.sketch import Keyed, most_per_principal, surplus
-from proxy.records.snapshot import Snapshot, rounded
 
 MAX_LABELLED = 1000
 """Labelled samples kept besides the others; the oldest label goes."""
 SLACK = 512
 """Samples taken in before those that must go are looked for, all at once."""
 
-_VERDICTS = tuple(str(verdict) for verdict in Verdict)
-_ACTIONS = tuple(str(action) for action in Action)
-_VERDICT_CODE = {name: code for code, name in enumerate(_VERDICTS)}
-_ACTION_CODE = {name: code for code, name in enumerate(_ACTIONS)}
-_FACTS = [
-    *(("id", "S48"), ("hash", "u8"), ("time_s", "f8"), ("principal", "u4"), ("fused", "f8")),
-    *(("verdict", "u1"), ("action", "u1"), ("chain", "?"), ("used", "?"), ("total_ms", "f4")),
-]
-
 Row = tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What the scores are of; with another one, those before mean nothing any more."""
-
-    model: str
-    detectors: tuple[str, ...]
-    defence: str
-    version: str = ""
 
 
 class Reservoir:
@@ -76,7 +57,7 @@ class Reservoir:
         self._from_s = from_s
         self._share = most_per_principal(capacity)
         self._names = subject.detectors
-        fields = [*_FACTS, ("scores", "f8", (len(self._names),))]
+        fields = [*FACTS, ("scores", "f8", (len(self._names),))]
         self._rows = np.zeros(capacity + SLACK, np.dtype(fields))
         # Views of two columns: setting a value in one is ten times as fast as in a row.
         self._times, self._chained = self._rows["time_s"], self._rows["chain"]
@@ -133,7 +114,7 @@ class Reservoir:
             if hash_ > self._limit and self._held[principal] >= self._share:
                 continue
             facts = (f"{flow.request_id}:{index}", hash_, now_s, principal, sample.score)
-            codes = (_VERDICT_CODE[sample.verdict], _ACTION_CODE[flow.action])
+            codes = (VERDICT_CODE[sample.verdict], ACTION_CODE[flow.action])
             chained = sample.alarm or marked
             self._put((*facts, *codes, chained, True, total_ms(flow.stage_s), scores))
 
@@ -159,8 +140,8 @@ class Reservoir:
         row["id"], row["time_s"], row["fused"] = record.id.encode(), now_s, record.score
         row["hash"] = self._keyed.scores(scores)
         row["principal"] = self._keyed.principal(record.principal)
-        row["verdict"] = _VERDICT_CODE[record.verdict]
-        row["action"] = _ACTION_CODE[record.action]
+        row["verdict"] = VERDICT_CODE[record.verdict]
+        row["action"] = ACTION_CODE[record.action]
         row["chain"] = bool(record.alarm or record.chain or record.quarantined)
         row["total_ms"], row["scores"] = total_ms(stages), scores
         self._relabel(row, record.label)
@@ -172,8 +153,8 @@ class Reservoir:
         for hash_ in [h for h, (_, row) in self._labelled.items() if row["time_s"] < least_s]:
             del self._labelled[hash_]
 
-    def snapshot(self, now_s: float) -> Snapshot:
-        """What is kept now."""
+    def copy(self, now_s: float) -> Kept:
+        """What is kept now, at the cost of copying the arrays."""
         self.expire(now_s)
         self._settle()
         besides = [row for hash_, (_, row) in self._labelled.items() if hash_ not in self._slots]
@@ -181,25 +162,7 @@ class Reservoir:
         if besides:
             rows = np.concatenate([rows, np.array(besides, rows.dtype)])
         labels = {hash_: label for hash_, (label, _) in self._labelled.items()}
-        hashes: list[int] = rows["hash"].tolist()
-        columns = {
-            "id": [each.decode() for each in rows["id"].tolist()],
-            "hash": hashes,
-            "time_s": rows["time_s"].round(3).tolist(),
-            "principal": [f"{each:08x}" for each in rows["principal"].tolist()],
-            "fused": rounded(rows["fused"]),
-            "verdict": [_VERDICTS[code] for code in rows["verdict"].tolist()],
-            "action": [_ACTIONS[code] for code in rows["action"].tolist()],
-            "chain": rows["chain"].tolist(),
-            "label": [labels.get(each, "") for each in hashes],
-            "total_ms": rounded(rows["total_ms"].astype(np.float64)),
-        }
-        of = self.subject
-        return Snapshot(
-            *(of.model, of.version, of.detectors, of.defence, self._since_s, self.seen),
-            *(self._capacity, columns),
-            {name: rounded(rows["scores"][:, i]) for i, name in enumerate(self._names)},
-        )
+        return Kept(self.subject, self._since_s, self.seen, self._capacity, rows, labels)
 
     def _put(self, row: Row) -> None:
         if not self._free:
