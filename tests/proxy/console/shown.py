@@ -291,7 +291,11 @@ async def browsing() -> AsyncIterator[Browser]:
 
 @contextlib.asynccontextmanager
 async def looking(
-    browser: Browser, url: str, *, allowed: Sequence[str] = (), **options: Any
+    browser: Browser,
+    url: str,
+    *,
+    allowed: Sequence[str] = (),
+    **options: Any,
 ) -> AsyncIterator[Page]:
     """A page that must not have had any error by the end, but for texts with one of `allowed`."""
     context = await browser.new_context(**options)
@@ -313,6 +317,6 @@ async def looking(
     finally:
         title = await page.title()
         await context.close()
-    assert title.endswith("Breakwater console")
+    assert title.endswith("Breakwater console")  # what a client chose would have put another
     unexpected = [each for each in troubles if not any(text in each for text in allowed)]
     assert not unexpected
