@@ -37,16 +37,21 @@ def lower_bound(count: int, total: int, confidence: float = 0.95) -> float:
 
 
 def _at_most(count: int, total: int, share: float) -> float:
-    """P(X <= count) for X ~ Binomial(total, share), 0 < share < 1."""
+    """P(X <= count) for X ~ Binomial(total, share), count / total <= share <= 1."""
     if share >= 1.0:
         return 0.0
-    logs = [
+    largest = (
         math.lgamma(total + 1)
-        - math.lgamma(i + 1)
-        - math.lgamma(total - i + 1)
-        + i * math.log(share)
-        + (total - i) * math.log1p(-share)
-        for i in range(count + 1)
-    ]
-    top = max(logs)
-    return math.exp(top) * sum(math.exp(value - top) for value in logs)
+        - math.lgamma(count + 1)
+        - math.lgamma(total - count + 1)
+        + count * math.log(share)
+        + (total - count) * math.log1p(-share)
+    )
+    # From the largest term down, each by its ratio to the last, until they no longer count.
+    term = relative = 1.0
+    for i in range(count, 0, -1):
+        term *= i / (total - i + 1) * (1 - share) / share
+        relative += term
+        if term < 1e-17 * relative:
+            break
+    return math.exp(largest) * relative
