@@ -139,6 +139,27 @@ TABLE = {
         "detectors.binomial detectors.calibration detectors.rule proxy.errors tuning.drift "
         "tuning.live_scores tuning.screening tuning.sufficiency numpy torch"
     ),
+    "tuning.evaluate.page": (
+        "proxy.evaluation proxy.files proxy.lineage tuning.data_facts "
+        "tuning.evaluate.conclusion tuning.evaluate.page_detection "
+        "tuning.evaluate.page_service tuning.evaluate.threats tuning.evaluate.titles "
+        "tuning.page.document tuning.page.markup tuning.page.rows numpy pydantic"
+    ),
+    "tuning.evaluate.page_detection": (
+        "proxy.evaluation tuning.evaluate.conclusion tuning.evaluate.sizes "
+        "tuning.evaluate.titles tuning.page.ladder tuning.page.markup tuning.page.plots "
+        "tuning.page.rows numpy"
+    ),
+    "tuning.evaluate.page_service": (
+        "tuning.evaluate.conclusion tuning.evaluate.titles tuning.page.ladder "
+        "tuning.page.markup tuning.page.plots tuning.page.rows"
+    ),
+    "tuning.evaluate.titles": "",
+    "tuning.evaluate.threats": "tuning.evaluate.sizes tuning.page.rows",
+    "tuning.evaluate.conclusion": (
+        "tuning.evaluate.sizes tuning.evaluate.titles tuning.page.rows"
+    ),
+    "tuning.page.ladder": "tuning.page.canvas tuning.page.rows matplotlib",
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
@@ -700,6 +721,9 @@ TESTED_IN = {
     "tuning.demo.policy": "tests/tuning/demo/test_story.py",
     "tuning.demo.table": "tests/tuning/demo/test_story.py",
     "tuning.demo.sidecar": "tests/tuning/demo/test_story.py",
+    "tuning.evaluate.page_detection": "tests/tuning/evaluate/test_page.py",
+    "tuning.evaluate.page_service": "tests/tuning/evaluate/test_page.py",
+    "tuning.evaluate.titles": "tests/tuning/evaluate/test_conclusion.py",
     "tuning.page.canvas": "tests/tuning/page/test_plots.py",
     "tuning.demo.traffic": "tests/tuning/demo/test_story.py",
     "tuning.evaluate.adversaries": "tests/tuning/evaluate/test_attacks.py",

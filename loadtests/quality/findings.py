@@ -5,30 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tuning.evaluate.titles import NAMES
 from tuning.page.rows import Row, Table, number, table
 
 STRICT, LOOSE = "worst group 0.01", "worst group 0.05"
 """The product's own operating points: this rate of false positives in the worst benign group."""
 MIXED = "mix 0.01"
 """This rate of false positives over all benign groups together."""
-
-NAMES = {
-    "fgsm8": "FGSM 8",
-    "pgd2": "PGD 2",
-    "pgd4": "PGD 4",
-    "pgd8": "PGD 8",
-    "pgd100_8": "PGD-100 8",
-    "apgd8": "APGD 8",
-    "smooth4": "smooth PGD 4",
-    "smooth8": "smooth PGD 8",
-    "patch8": "patch 8x8",
-    "deepfool": "DeepFool",
-    "square8": "Square 8",
-    "cw": "CW",
-    "cw_k20": "CW kappa 20",
-    "hsj": "HopSkipJump",
-}
-"""Attack -> the name people know it by; numbers are bounds of 255."""
 
 _MARKS = {
     "goals": "to_reach",

@@ -17,10 +17,6 @@ _SIDE = 32
 _WANTED = 0.01
 
 
-def _note(text: str) -> str:
-    return f'<p class="note">{html.escape(text)}</p>'
-
-
 def goals(findings: Findings) -> str:
     """How many goals are met, and which are not."""
     return scorecard.goals(findings.goals) if findings.goals else ""
@@ -44,7 +40,9 @@ def glance(findings: Findings) -> str:
                 "worst new kind": _extreme(_role(benign, "unseen"), max),
             }
         )
-    told = _note("Shares at 1 % false positives in the worst benign group, unless said otherwise.")
+    told = markup.note(
+        "Shares at 1 % false positives in the worst benign group, unless said otherwise."
+    )
     return told + markup.plain(lines) if lines else ""
 
 
@@ -71,7 +69,7 @@ def attacks(findings: Findings) -> str:
     drawn = plots.bars("attacks", caught, pale=findings.caught(LOOSE), top=1.02, titled=title)
     means = "; ".join(f"{tier} {mean(cells, ELEVEN):.2f}" for tier, cells in caught.items())
     told = f"Share of each attack that is flagged, by tier. Means of eleven attacks: {means}."
-    return _note(
+    return markup.note(
         "Share of successful attacks flagged at 1 % false positives in the worst benign group, "
         "with 95 % intervals; pale: at 5 %. No network had seen the kind of attack it is scored "
         "on. Hover over a bar for its figures."
@@ -86,7 +84,7 @@ def benign(findings: Findings) -> str:
     drawn = plots.bars("benign", flagged, wanted=_WANTED, titled=title)
     worst = "; ".join(f"{tier} {_extreme(cells, max)}" for tier, cells in flagged.items())
     told = f"Share of each kind of benign image that is flagged, by tier. Worst: {worst}."
-    return _note(
+    return markup.note(
         "Share of benign images flagged by the same thresholds, with 95 % intervals; the dashed "
         "line is the wanted 1 %. Images are fresh; kinds marked (new) were never calibrated on."
     ) + markup.plot(drawn, told, markup.legend(list(flagged)))
@@ -98,7 +96,7 @@ def receiver(findings: Findings, curves: plots.Curves) -> str:
         return ""
     tiers = list(dict.fromkeys((*findings.caught(STRICT), *curves)))
     told = f"Receiver operating characteristic of each attack for {', '.join(curves)}."
-    return _note(
+    return markup.note(
         "Share of an attack that is caught over the share of benign images flagged, all groups "
         "mixed, from 0.1 % to 10 % (logarithmic)."
     ) + markup.plot(
@@ -112,7 +110,7 @@ def alone(findings: Findings) -> str:
     """What each detector sees by itself."""
     if not findings.alone:
         return ""
-    return _note(
+    return markup.note(
         "Share flagged by each detector by itself, at 1 % of the worst benign group; bold: the "
         "best of a column."
     ) + markup.heat(pivot(findings.alone, "detector"), "detector", titled=title)
@@ -123,12 +121,18 @@ def variants(findings: Findings) -> str:
     parts = []
     if findings.cascades:
         lines = table(findings.cascades, "cascade", "images")
-        parts.append(_note("Share flagged when a cascade stops at the input where that is sure."))
+        parts.append(
+            markup.note("Share flagged when a cascade stops at the input where that is sure.")
+        )
         parts.append(markup.heat(lines, "cascade", titled=title))
-        parts.append(_note("Share that is not settled by then: the model is asked about copies."))
+        parts.append(
+            markup.note("Share that is not settled by then: the model is asked about copies.")
+        )
         parts.append(markup.heat(lines, "cascade", "asked", is_loss=True, titled=title))
     if findings.secrets:
-        parts.append(_note("Share flagged by the fixed set, and by detectors drawn by a secret."))
+        parts.append(
+            markup.note("Share flagged by the fixed set, and by detectors drawn by a secret.")
+        )
         parts.append(markup.heat(pivot(findings.secrets, "secret"), "set", titled=title))
     return "".join(parts)
 
@@ -137,7 +141,7 @@ def purifiers(findings: Findings) -> str:
     """What purified copies are answered."""
     if not findings.purified:
         return ""
-    return _note(
+    return markup.note(
         "Accuracy of the model's answer to the purified copy, on clean images and on successful "
         "attacks; none: its answer to the image itself. Bold: the best of a column."
     ) + markup.heat(table(findings.purified, "served", "images"), "served", titled=title)
@@ -165,7 +169,9 @@ def systems(findings: Findings) -> str:
             }
         )
     return (
-        _note("Share of images that get a wrong answer: not refused, and what is served is wrong.")
+        markup.note(
+            "Share of images that get a wrong answer: not refused, and what is served is wrong."
+        )
         + markup.plain(worst)
         + markup.heat(lines, "system", "served_wrong", is_loss=True, titled=title)
     )
@@ -188,7 +194,7 @@ def knowing(findings: Findings) -> str:
         told = f"Weaker than the model alone: {'; '.join(where)}."
     budgets = sorted({round(number(row, "steps")) for row in findings.knowing})
     return (
-        _note(
+        markup.note(
             "Share of images that are answered wrongly and not flagged, under the strongest of all "
             "images tried, over the attacker's bound, with 95 % intervals. Solid: "
             f"{budgets[-1]} gradient steps; dashed: {', '.join(map(str, budgets[:-1]))}."
@@ -214,7 +220,7 @@ def transferred(findings: Findings) -> str:
     """Attacks that were made on another model."""
     if not findings.transferred:
         return ""
-    return _note("Attacks made on another model, then sent to the one that is served.") + (
+    return markup.note("Attacks made on another model, then sent to the one that is served.") + (
         markup.plain(findings.transferred)
     )
 

@@ -11,8 +11,8 @@ import pytest
 
 from loadtests.harness import Row
 from loadtests.quality import page, readme
-from loadtests.quality.findings import NAMES
 from tests.tuning.page.reader import fetches_nothing, read
+from tuning.evaluate.titles import NAMES
 from tuning.page.plots import Curves
 
 TIERS = ("0: input only", "2: + three copies", "3: + another model")

@@ -7,6 +7,7 @@ import html
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,23 @@ from tuning.page.rows import Row, Table, columns, number
 
 _SMALL = 100
 """Images of fewer pixels on a side are enlarged with their pixels visible."""
+
+
+def note(text: str) -> str:
+    """What a section is about."""
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def facts(told: Sequence[tuple[str, str]]) -> str:
+    """Names and what there is to say of each."""
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(words)}</td></tr>'
+        for name, words in told
+    )
+    return (
+        '<div class="scroll" tabindex="0"><table class="prose facts"><tbody>'
+        f"{body}</tbody></table></div>"
+    )
 
 
 def legend(names: Sequence[str], colours: Sequence[int] | None = None) -> str:
@@ -43,15 +61,17 @@ def heat(
     value: str = "share",
     *,
     is_loss: bool = False,
+    best_of: Literal["column", "line"] = "column",
     titled: Callable[[str], str] = str,
 ) -> str:
-    """Shares as coloured cells; the best of each column, for a loss the least, in bold.
+    """Shares as coloured cells; the best of each column or line, for a loss the least, in bold.
 
     Args:
         lines: the shares.
         corner: what the lines are.
         value: the figure shown.
         is_loss: less is better.
+        best_of: what is compared.
         titled: how a reader knows a column.
     """
     names = columns(lines)
@@ -59,6 +79,10 @@ def heat(
     best = {
         name: pick(number(cells[name], value) for cells in lines.values() if name in cells)
         for name in names
+    }
+    best_of_line = {
+        line: pick((number(cell, value) for cell in cells.values()), default=math.nan)
+        for line, cells in lines.items()
     }
     head = "".join(f'<th scope="col">{html.escape(titled(name))}</th>' for name in names)
     body = []
@@ -69,7 +93,8 @@ def heat(
             if math.isnan(share):
                 shown.append("<td></td>")
                 continue
-            mark = f"heat{' loss' * is_loss}{' best' * (share == best[name])}"
+            top = best[name] if best_of == "column" else best_of_line[line]
+            mark = f"heat{' loss' * is_loss}{' best' * (share == top)}"
             shown.append(f'<td class="{mark}" style="--v:{share:.3f}">{share:.2f}</td>')
         body.append(f'<tr><th scope="row">{html.escape(line)}</th>{"".join(shown)}</tr>')
     return (
@@ -96,6 +121,20 @@ def plain(rows: Sequence[Row]) -> str:
     return (
         f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def prose(rows: Sequence[Row]) -> str:
+    """Rows of one shape whose cells are sentences; the first names its row."""
+    head = "".join(f'<th scope="col" class="text">{html.escape(name)}</th>' for name in rows[0])
+    body = ""
+    for row in rows:
+        first, *others = map(cell, row.values())
+        cells = "".join(f"<td>{other}</td>" for other in others)
+        body += f'<tr><th scope="row">{first}</th>{cells}</tr>'
+    return (
+        '<div class="scroll" tabindex="0"><table class="prose">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

@@ -1,0 +1,153 @@
+"""What an evaluation found, in two sentences and the figures they rest on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuning.evaluate.sizes import THREATS
+from tuning.evaluate.titles import titled
+from tuning.page.rows import Row, number
+
+CLEAN = "clean"
+_ACTIONS = ("purify", "block")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Rows of a report by kind, in their order."""
+
+    rows: Sequence[Row]
+    wanted: float
+    """The false-positive rate that was asked for; NaN where the report does not say."""
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any]) -> Findings:
+        """Those of a report; rows that are no rows are left out."""
+        policy = report.get("policy")
+        wanted = number(policy, "fpr") if isinstance(policy, Mapping) else math.nan
+        rows = report.get("rows")
+        return cls([row for row in rows or () if isinstance(row, dict)], wanted)
+
+    def kind(self, *kinds: str) -> list[Row]:
+        """The rows of some kinds."""
+        return [row for row in self.rows if row.get("kind") in kinds]
+
+    @property
+    def attacks(self) -> list[Row]:
+        """Attacks sent once, by whom they are known."""
+        return [row for row in self.kind("attack", "transfer") if not row.get("skipped")]
+
+    @property
+    def clean(self) -> Row | None:
+        """Benign images as they are."""
+        return next((row for row in self.kind("benign") if row.get("name") == CLEAN), None)
+
+    @property
+    def weakest(self) -> Row | None:
+        """The attack of which the smallest share is caught."""
+        known = [row for row in self.attacks if not math.isnan(number(row, "tpr"))]
+        return min(known, key=lambda row: number(row, "tpr"), default=None)
+
+    def caught(self) -> dict[str, tuple[float, int]]:
+        """Threat model -> mean share caught over its attacks, and how many those are.
+
+        What some part of the defence learned from is left out where there are others.
+        """
+        found = {}
+        for threat in THREATS:
+            some = [row for row in self.attacks if row.get("threat") == threat]
+            fair = [row for row in some if not row.get("tuned_on")] or some
+            shares = [s for row in fair if not math.isnan(s := number(row, "tpr"))]
+            if shares:
+                found[threat] = (sum(shares) / len(shares), len(shares))
+        return found
+
+    def knowing(self) -> Row | None:
+        """The worst an attacker who knows all does, under the largest bound."""
+        known = [row for row in self.kind("adaptive") if not math.isnan(number(row, "strongest"))]
+        return max(
+            known, key=lambda row: (number(row, "eps_255"), number(row, "strongest")), default=None
+        )
+
+    def harm(self) -> list[str]:
+        """Where the defended model did worse than the model alone, in words."""
+        found = [
+            f"an attacker who knows all, {row.get('branch')}, {row.get('eps_255')}/255 "
+            f"({percent(number(row, 'strongest'))} instead of "
+            f"{percent(number(row, 'undefended_strongest'))})"
+            for row in self.kind("adaptive")
+            if number(row, "strongest") > number(row, "undefended_strongest")
+        ]
+        for row in self.attacks:
+            alone = number(row, "robust_none")
+            for action in _ACTIONS:
+                share = number(row, f"robust_{action}")
+                if share < alone:
+                    found.append(
+                        f"{titled(str(row.get('name')))}, {action} (right answers "
+                        f"{percent(share)} instead of {percent(alone)})"
+                    )
+        return found
+
+
+def sentences(findings: Findings) -> tuple[str, str]:
+    """What was found: false alarms first, then what is caught, missed and made worse."""
+    return _alarms(findings), _defence(findings)
+
+
+def _alarms(findings: Findings) -> str:
+    wanted = findings.wanted
+    aim = "" if math.isnan(wanted) else f", wanted at most {percent(wanted)}"
+    clean = findings.clean
+    if clean is None:
+        return "How much of clean traffic is flagged was not measured."
+    told = f"Of clean images {interval(clean, 'fpr')} are flagged{aim}"
+    known = [row for row in findings.kind("benign", "unseen") if row is not clean]
+    if known:
+        worst = max(known, key=lambda row: number(row, "fpr"))
+        novelty = ", a kind never calibrated on" if worst.get("kind") == "unseen" else ""
+        told += (
+            f"; of the other kinds of benign images {titled(str(worst.get('name')))} fares worst, "
+            f"{interval(worst, 'fpr')}{novelty}"
+        )
+    return f"{told}."
+
+
+def _defence(findings: Findings) -> str:
+    caught = findings.caught()
+    if not caught:
+        return "No attack was measured."
+    means = ", ".join(
+        f"{percent(share)} {threat} ({count} {'attack' if count == 1 else 'attacks'})"
+        for threat, (share, count) in caught.items()
+    )
+    told = f"Of successful attacks it catches, on average, {means}"
+    weakest = findings.weakest
+    if weakest is not None:
+        told += f", least {titled(str(weakest.get('name')))} at {interval(weakest, 'tpr')}"
+    knowing = findings.knowing()
+    if knowing is not None:
+        told += (
+            f"; one who knows all gets a wrong answer served for "
+            f"{interval(knowing, 'strongest')} of images within {knowing.get('eps_255')}/255"
+        )
+    harm = findings.harm()
+    if harm:
+        more = f" and {len(harm) - 1} more" if len(harm) > 1 else ""
+        return f"{told}; it makes things worse for {harm[0]}{more}."
+    return f"{told}; nowhere did it make things worse than no defence."
+
+
+def interval(row: Row, figure: str) -> str:
+    """A share with its interval, in words."""
+    low, high = number(row, f"{figure}_low"), number(row, f"{figure}_high")
+    share = percent(number(row, figure))
+    return share if math.isnan(low) else f"{share} ({percent(low)} to {percent(high)})"
+
+
+def percent(share: float) -> str:
+    """A share in words."""
+    return "an unknown share" if math.isnan(share) else f"{100 * share:.3g}\u00a0%"
