@@ -69,6 +69,8 @@ class Reservoir:
         """No larger hash can stay, but of a principal with room while another is over its share."""
         self._crowded = False
         """Some principal was over its share when `_limit` was found."""
+        self._full: set[int] = set()
+        """The principals that had their share by then, of hashes within the limit."""
         self._labelled: dict[int, tuple[Label, Any]] = {}
 
     def __len__(self) -> int:
@@ -111,7 +113,7 @@ class Reservoir:
             if hash_ > self._limit and not self._crowded:
                 continue
             principal = self._keyed.principal(flow.principal)
-            if hash_ > self._limit and self._held[principal] >= self._share:
+            if hash_ > self._limit and principal in self._full:
                 continue
             facts = (f"{flow.request_id}:{index}", hash_, now_s, principal, sample.score)
             codes = (VERDICT_CODE[sample.verdict], ACTION_CODE[flow.action])
@@ -182,6 +184,7 @@ class Reservoir:
         self._drop(slots[gone])
         self._limit = int(np.delete(hashes, gone).max())
         self._crowded = max(self._held.values()) > self._share
+        self._full = {name for name, count in self._held.items() if count >= self._share}
 
     def _drop(self, slots: npt.NDArray[np.intp]) -> None:
         if not len(slots):
