@@ -16,13 +16,16 @@ from typing import Any, Protocol
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from proxy.control import endpoints as policy
+from proxy.control.access import Access, Refusal, is_own_name
+from proxy.control.endpoints import PolicyTarget
 from proxy.explorer import endpoint as explorer
 from proxy.explorer.endpoint import ExplorerTarget
 from proxy.records.endpoints import Endpoints, RecordsTarget
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 64 * 1024  # more than any endpoint wants; what has none reads it to refuse it
+MAX_BODY_BYTES = 1152 * 1024  # a policy; what has no use for a body reads it to refuse it
 SHUTDOWN_S = 2.0  # a scrape in progress gets this long on shutdown
 
 INDEX = """Breakwater admin
@@ -49,8 +52,10 @@ and, to lift it at one model only, add &model=NAME
 """
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Access = Callable[[str | None, bool], str | None]
-_GATED = ("/records", explorer.PATH)
+_OPEN = ("/", "/metrics", "/live", "/ready")
+"""Probes and scrapes carry no token. The console's files tell nothing, and ask for one."""
+_ALWAYS_GATED = ("/records", explorer.PATH, policy.PATH)
+"""The others are of old, and ask for a token only where one is configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class Status:
     workers_ready: int = 1
 
 
-class AdminTarget(RecordsTarget, ExplorerTarget, Protocol):
+class AdminTarget(RecordsTarget, ExplorerTarget, PolicyTarget, Protocol):
     """What the admin listener shows and steers: one proxy, or a supervisor with its workers."""
 
     async def status(self) -> Status:
@@ -111,8 +116,7 @@ class Admin:
     Args:
         target: what is shown and steered.
         pages: what is served besides.
-        access: given a request's Authorization and whether it changes something, says why it is
-            refused the records, or None. Default: whoever reaches the listener may have them.
+        access: who may read and who may change. Default: whoever reaches the listener may both.
     """
 
     def __init__(
@@ -136,6 +140,7 @@ class Admin:
                 web.get("/history", self._history),
                 web.post("/history/clear", self._clear),
                 *self._records.routes(),
+                *policy.routes(target),
                 web.get(explorer.PATH, explorer.handler(target), allow_head=False),
             ]
         )
@@ -252,14 +257,30 @@ async def _guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
 def _gate(access: Access) -> Middleware:
     @web.middleware
     async def gate(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        if request.path.startswith(_GATED):
-            changes = request.method not in ("GET", "HEAD")
-            reason = access(request.headers.get("Authorization"), changes)
-            if reason is not None:
-                return web.Response(text=f"{reason}\n", status=getattr(reason, "http", 403))
-        return await handler(request)
+        reason = None if _is_open(request, access) else _refusal(request, access)
+        if reason is None:
+            return await handler(request)
+        headers = {"WWW-Authenticate": "Bearer"} if reason.http == 401 else None
+        return web.Response(text=f"{reason}\n", status=reason.http, headers=headers)
 
     return gate
+
+
+def _is_open(request: web.Request, access: Access) -> bool:
+    """Whether anybody may ask this, or the page that answers asks itself who may."""
+    path = request.path
+    if path in _OPEN or path.startswith(("/console", "/api/")):
+        return True
+    return not access.wants_token and not path.startswith(_ALWAYS_GATED)
+
+
+def _refusal(request: web.Request, access: Access) -> Refusal | None:
+    changes = request.method not in ("GET", "HEAD")
+    if reason := access.allows(request.headers.get("Authorization"), changes):
+        return reason
+    if not access.wants_token and not is_own_name(request.host):
+        return Refusal("ask by address or as localhost, or use a token")
+    return None
 
 
 async def _name(_: web.Request, response: web.StreamResponse) -> None:

@@ -170,33 +170,11 @@ class Defences:
             memory_fraction=self.config.gpu_memory_fraction,
         )
         for name, model in self.config.models.items():
-            if not model.detectors:
-                continue
-            self._artifacts[name] = self._artifact(name, model, model)
-            if model.shadow is not None:
-                second = shadow_policy.load(name, model, model.shadow)
-                looking = shadow_policy.lookable(second)
-                try:
-                    self._seconds[name] = looking, self._artifact(name, second, looking)
-                except ConfigError as error:
-                    raise ConfigError(f"models.{name}.shadow: {error}") from error
-
-    def _artifact(self, name: str, model: Model, scored: Model) -> Artifact:
-        """A policy's calibration.
-
-        Args:
-            scored: what of the policy judges requests.
-        """
-        from proxy import artifacts, parts, rules
-
-        assert model.calibration is not None  # noqa: S101 (which detectors need)
-        assert self._device is not None  # noqa: S101 (set by _load)
-        parts.build_purifiers(model)
-        detectors = parts.build_detectors(scored)
-        artifact = artifacts.load(model.calibration, name, model, self._device)
-        # A rate or a secret that cannot be used is refused at start, not when Triton comes.
-        rules.Rules(name, scored, artifact.calibration, detectors)
-        return artifact
+            if model.detectors:
+                loaded = _loaded(name, model, self._device)
+                self._artifacts[name] = loaded[0]
+                if loaded[1] is not None:
+                    self._seconds[name] = loaded[1]
 
     def _onlooker(self, name: str, model: Model) -> Onlooker:
         counts = self._metrics.shadow(name)
@@ -240,6 +218,53 @@ def _circuit_changed(defence: Defence, detector: str, state: State) -> None:
         defence.metrics.circuit(detector, is_open=is_open)
         what = "left out: it keeps failing or takes too long" if is_open else "at work again"
         log.warning("model %s: detector %s is %s", defence.name, detector, what)
+
+
+def check(config: Config) -> None:
+    """Load what a configuration names as `Defences` does, on the CPU, and let it go.
+
+    Raises:
+        ConfigError: as `Defences` does, for the first model that cannot be defended.
+    """
+    if any(model.detectors for model in config.models.values()):
+        from proxy import devices
+
+        for name, model in config.models.items():
+            if model.detectors:
+                _loaded(name, model, devices.CPU)
+
+
+_Second = tuple[Model, "Artifact"]
+
+
+def _loaded(name: str, model: Model, device: torch.device) -> tuple[Artifact, _Second | None]:
+    """A model's calibration, and its shadow with that one's."""
+    artifact = _artifact(name, model, model, device)
+    if model.shadow is None:
+        return artifact, None
+    second = shadow_policy.load(name, model, model.shadow)
+    looking = shadow_policy.lookable(second)
+    try:
+        return artifact, (looking, _artifact(name, second, looking, device))
+    except ConfigError as error:
+        raise ConfigError(f"models.{name}.shadow: {error}") from error
+
+
+def _artifact(name: str, model: Model, scored: Model, device: torch.device) -> Artifact:
+    """A policy's calibration.
+
+    Args:
+        scored: what of the policy judges requests.
+    """
+    from proxy import artifacts, parts, rules
+
+    assert model.calibration is not None  # noqa: S101 (which detectors need)
+    parts.build_purifiers(model)
+    detectors = parts.build_detectors(scored)
+    artifact = artifacts.load(model.calibration, name, model, device)
+    # A rate or a secret that cannot be used is refused at start, not when Triton comes.
+    rules.Rules(name, scored, artifact.calibration, detectors)
+    return artifact
 
 
 async def describe(upstream: Upstream, model: str) -> Description:

@@ -10,6 +10,8 @@ import torch
 from proxy.cpu_quota import thread_count
 from proxy.errors import ConfigError
 
+CPU = torch.device("cpu")
+
 
 def use_device(
     wanted: str,
@@ -33,7 +35,7 @@ def use_device(
         raise ConfigError("device: cuda, but PyTorch sees no CUDA device; use auto or cpu")
     torch.set_num_threads(thread_count(threads, os.environ))
     if not available or wanted == "cpu":
-        return torch.device("cpu")
+        return CPU
     if memory_fraction < 1:
         torch.cuda.set_per_process_memory_fraction(memory_fraction)
     return torch.device("cuda")

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from proxy import configfile
 from proxy.admin import Admin, Status
 from proxy.audit import AuditLog
 from proxy.batcher import Batcher
 from proxy.config import Config
-from proxy.defences import Defences
+from proxy.control.hosting import ControlHost
+from proxy.control.policy_file import PolicyFile
+from proxy.defences import Defences, check
 from proxy.errors import ConfigError
 from proxy.handoff import HandoffUpstream
 from proxy.metrics import Metrics
@@ -92,9 +93,11 @@ class Server:
         """Where clients connect, known after `start`."""
         self.admin_address = ""
         """Where the admin endpoints are, known after `start`."""
+        self.control_address = ""
+        """Where the control API is, known after `start`; empty where it is off."""
         self._config = config
-        self._path = path
-        self._overrides = dict(overrides or {})
+        self._file = None if path is None else PolicyFile(path, overrides)
+        self._policy_digest = "" if self._file is None else self._file.digest()
         self._share_port = share_port
         self._history_file = history_file
         self._admin_at: str | Path = admin or config.admin
@@ -125,7 +128,10 @@ class Server:
         if self._history is not None:
             self._pipeline.use_history(self._history)
         self._monitor = Monitor(self._upstream, defences)
-        self._admin = Admin(self)
+        # A worker's admin listener is a socket that only its supervisor reaches.
+        self._control = None if admin is not None else ControlHost(self, config, self._file)
+        access = None if self._control is None else self._control.access
+        self._admin = Admin(self, access=access)
         self._explorer: Desk | None = None
         self._watcher: Watcher | None = None
         self._server = self._build()
@@ -165,11 +171,11 @@ class Server:
         self._background.start(self._monitor.run())
         self._background.start(self._upstream.run())
         self._background.start(self._count())
-        if self._path is not None:
+        if self._file is not None:
             self._watcher = Watcher(
-                self._path,
+                self._file.path,
                 self._config,
-                load=self._load,
+                load=self._file.load,
                 apply=self._apply,
                 on_applied=self._metrics.config_loaded,
                 on_refused=self._metrics.config_reload_failed,
@@ -194,6 +200,8 @@ class Server:
             self.admin_address = await self._admin.start(self._admin_at)
         except OSError as error:
             raise ConfigError(f"cannot listen on {self._admin_at} (admin): {error}") from error
+        if self._control is not None:
+            self.control_address = await self._control.start()
 
     async def run(self) -> int:
         """Serve until drained by signal or request; returns the exit status, 0.
@@ -244,6 +252,8 @@ class Server:
                 await self._stop(grace_s)
 
     async def _stop(self, grace_s: float) -> None:
+        if self._control is not None:
+            await self._control.stop()
         await self._background.stop()
         self._monitor.health.close()
         await self._server.stop(grace=grace_s)
@@ -259,10 +269,6 @@ class Server:
         self._audit.close()
 
     # -- reload ----------------------------------------------------------------------------------
-
-    def _load(self) -> Config:
-        assert self._path is not None  # noqa: S101 (the watcher exists only with a file)
-        return configfile.load(self._path).model_copy(update=self._overrides)
 
     def _request_reload(self) -> None:
         if self._watcher is None:
@@ -287,6 +293,8 @@ class Server:
         self._monitor.use(defences)
         self._in_force = defences
         self._follow()
+        if self._file is not None:
+            self._policy_digest = self._file.loaded
 
     def _follow(self) -> None:
         """Keep scores of the models as they are defended now."""
@@ -364,6 +372,28 @@ class Server:
     async def config(self) -> Mapping[str, Any]:
         """The configuration in force."""
         return self._config.model_dump(mode="json")
+
+    async def policy(self) -> Mapping[str, Any]:
+        """How often a policy was put in force, which one, and why the file's was not."""
+        watcher = self._watcher
+        return {
+            "generation": 1 if watcher is None else watcher.generation,
+            "digests": [self._policy_digest],
+            "refusal": "" if watcher is None else watcher.refusal,
+        }
+
+    async def check_policy(self, text: str) -> list[str]:
+        """What a reload would refuse of a text."""
+        return await asyncio.to_thread(self._problems, text)
+
+    def _problems(self, text: str) -> list[str]:
+        if self._file is None:
+            return ["started without a configuration file"]
+        try:
+            check(self._file.parse(text))
+        except ConfigError as error:
+            return str(error).splitlines()
+        return []
 
     async def history(self) -> Mapping[str, Any]:
         """What is remembered, and who raised alarms."""

@@ -26,6 +26,9 @@ import aiohttp
 
 from proxy.admin import Admin, Status
 from proxy.config import Config
+from proxy.control import workers as policies
+from proxy.control.hosting import ControlHost
+from proxy.control.policy_file import PolicyFile
 from proxy.errors import ConfigError
 from proxy.explorer import workers as explorers
 from proxy.history import memory_file
@@ -41,6 +44,7 @@ EXIT_CONFIG = 2
 """Exit code of a worker that refuses its configuration; before any worker ran, it ends us all."""
 GRACE_S = 5.0  # past drain_seconds, before a worker is killed
 ASK_TIMEOUT_S = 2.0  # a worker's loop is never busy for longer
+RELOAD_TIMEOUT_S = 120.0  # a reload loads every model's networks, and asks Triton about each
 STABLE_S = 60.0  # a worker that lived this long did not die of its start
 LONGEST_BACKOFF_S = 30.0
 
@@ -55,6 +59,8 @@ async def supervise(
     config: Config,
     workers: int,
     *,
+    path: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
     announce: Callable[[str, str], None] | None = None,
     command: Sequence[str] = _COMMAND,
     backoff_s: float = 0.5,
@@ -65,6 +71,8 @@ async def supervise(
         argv: the arguments this process was started with (`serve ...`); the workers get them too.
         config: for the addresses and `drain_seconds`.
         workers: how many.
+        path: the configuration file, for the control API; None when there is none.
+        overrides: command-line settings that win over the file.
         announce: told the bound addresses, listen and admin, before the workers are up; they are
             logged in any case.
         command: the program the arguments are for.
@@ -81,7 +89,9 @@ async def supervise(
         line = [*command, *argv, "--listen", listen, "--worker-dir", str(folder)]
         line += ["--worker-history", str(file)]
         supervisor = Supervisor(line, config, workers, folder, backoff_s, files=[file])
-        admin = Admin(supervisor)
+        policy = None if path is None else PolicyFile(path, {**(overrides or {}), "listen": listen})
+        control = ControlHost(supervisor, config, policy)
+        admin = Admin(supervisor, access=control.access)
         try:
             address = await admin.start(config.admin)
         except OSError as error:
@@ -91,9 +101,11 @@ async def supervise(
         if announce is not None:
             announce(listen, address)
         try:
+            await control.start()
             with _signals(supervisor):
                 return await supervisor.run()
         finally:
+            await control.stop()
             await admin.stop()
 
 
@@ -201,12 +213,21 @@ class Supervisor:
 
     async def reload(self) -> bool:
         """Reload in every worker. False when one refused or did not answer."""
-        return all(status == 200 for status, _ in await self._ask_all("POST", "/reload"))
+        answers = await self._ask_all("POST", "/reload", limit_s=RELOAD_TIMEOUT_S)
+        return all(status == 200 for status, _ in answers)
 
     async def config(self) -> Mapping[str, Any]:
         """Return the configuration in force in a worker, or at start while none answers."""
         bodies = (body for _, body in await self._ask_all("GET", "/config"))
         return next((b for b in bodies if b is not None), self._config.model_dump(mode="json"))
+
+    async def policy(self) -> Mapping[str, Any]:
+        """Return which policy the workers run, and why not all run the file's."""
+        return await policies.policy(self._sockets)
+
+    async def check_policy(self, text: str) -> list[str] | None:
+        """Return what a reload would refuse of a text; None when no worker answers."""
+        return await policies.check_policy(self._sockets, text)
 
     async def metrics(self) -> tuple[str, bytes]:
         """Return the sum over the workers, dead ones included, and our own metrics."""
@@ -250,14 +271,18 @@ class Supervisor:
             log.warning("%d of %d workers lifted quarantines", len(reached), self._workers)
         return sum(int(body["cleared"]) for body in reached)
 
-    async def _ask_all(self, method: str, path: str) -> list[tuple[int, dict[str, Any] | None]]:
-        asks = (self._ask(index, method, path) for index in range(self._workers))
+    async def _ask_all(
+        self, method: str, path: str, *, limit_s: float = ASK_TIMEOUT_S
+    ) -> list[tuple[int, dict[str, Any] | None]]:
+        asks = (self._ask(index, method, path, limit_s) for index in range(self._workers))
         return await asyncio.gather(*asks)
 
-    async def _ask(self, index: int, method: str, path: str) -> tuple[int, dict[str, Any] | None]:
+    async def _ask(
+        self, index: int, method: str, path: str, limit_s: float
+    ) -> tuple[int, dict[str, Any] | None]:
         """Return status and JSON body; (0, None) when the worker does not answer."""
         connector = aiohttp.UnixConnector(path=str(worker_socket(self._folder, index)))
-        timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=limit_s)
         try:
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=timeout) as session,

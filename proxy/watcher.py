@@ -68,6 +68,8 @@ class Watcher:
     ) -> None:
         self.config = config
         self.generation = 1
+        self.refusal = ""
+        """Why the file is not what is in force; empty if it is."""
         self._path = path
         self._load = load
         self._apply = apply
@@ -117,13 +119,15 @@ class Watcher:
                 await self._apply(fresh)
             except ConfigError as error:
                 log.error("configuration refused, the old one stays in force:\n%s", error)
+                self.refusal = str(error)
                 self._on_refused()
                 return False
             except Exception:  # a defect in applying must not end the watching
                 log.exception("configuration could not be applied, the old one stays in force")
+                self.refusal = "it could not be applied: the log says why"
                 self._on_refused()
                 return False
-            self.config = fresh
+            self.config, self.refusal = fresh, ""
             self.generation += 1
             self._on_applied(self.generation)
             log.info("configuration generation %d in force", self.generation)

@@ -183,14 +183,35 @@ TABLE = {
     "proxy.commands.check": "proxy.commands.options +tuning.report",
     "proxy.commands.history": "proxy.commands.options +proxy.history.listing +proxy.inquiry",
     "proxy.commands.demo": "proxy.commands.options +tuning.demo",
+    "proxy.commands.control_port": (
+        "proxy.commands.options proxy.errors +proxy.control.client ~proxy.control.client"
+    ),
+    "proxy.commands.label": (
+        "proxy.commands.control_port proxy.commands.options +proxy.history.listing +proxy.pb "
+        "~proxy.control.client"
+    ),
+    "proxy.commands.policy": (
+        "proxy.commands.control_port proxy.commands.options proxy.errors "
+        "+proxy.control.client +proxy.control.listing +proxy.pb +google +rich "
+        "~proxy.control.client"
+    ),
+    "proxy.commands.suspicious": (
+        "proxy.commands.control_port proxy.commands.options +proxy.control.listing "
+        "+proxy.control.messages +proxy.pb +rich ~proxy.control.client"
+    ),
+    "proxy.commands.watch": (
+        "proxy.commands.control_port proxy.commands.options +proxy.control.listing "
+        "+proxy.control.messages +proxy.pb +rich ~proxy.control.client"
+    ),
     "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
-        "proxy.admin proxy.audit proxy.batcher proxy.config proxy.configfile proxy.defences "
-        "proxy.errors proxy.handoff proxy.metrics proxy.monitor proxy.pipeline "
-        "proxy.records.record proxy.records.records proxy.records.reservoir "
-        "proxy.records.watches proxy.reflection proxy.service proxy.tasks proxy.upstream "
-        "proxy.watcher grpc grpc_health +proxy.explorer.desk +proxy.history.history "
-        "~proxy.explorer.desk ~proxy.history.history"
+        "proxy.admin proxy.audit proxy.batcher proxy.config proxy.control.hosting "
+        "proxy.control.policy_file proxy.defences proxy.errors proxy.handoff proxy.metrics "
+        "proxy.monitor proxy.pipeline proxy.records.kept proxy.records.record "
+        "proxy.records.records proxy.records.snapshot proxy.records.watches proxy.reflection "
+        "proxy.service proxy.tasks proxy.upstream proxy.watcher grpc grpc_health "
+        "+proxy.explorer.desk +proxy.history.history ~proxy.explorer.desk "
+        "~proxy.history.history"
     ),
     "proxy.monitor": (
         "proxy.defences proxy.errors proxy.health proxy.pb proxy.rpc proxy.upstream google"
@@ -296,9 +317,10 @@ TABLE = {
     "proxy.reader": "proxy.config proxy.errors proxy.fields proxy.validation proxy.wire",
     "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
     "proxy.supervisor": (
-        "proxy.admin proxy.config proxy.errors proxy.explorer.workers "
-        "proxy.history.memory_file proxy.history.overview proxy.metrics proxy.records.sketch "
-        "proxy.records.workers proxy.runtime_folder aiohttp"
+        "proxy.admin proxy.config proxy.control.hosting proxy.control.policy_file "
+        "proxy.control.workers proxy.errors proxy.explorer.workers proxy.history.memory_file "
+        "proxy.history.overview proxy.metrics proxy.records.sketch proxy.records.workers "
+        "proxy.runtime_folder aiohttp"
     ),
     "proxy.kinds": (
         "detectors proxy.adapt proxy.codec proxy.config proxy.errors proxy.tensors proxy.vectors "
@@ -387,7 +409,10 @@ TABLE = {
     "proxy.upstream": "proxy.errors proxy.rpc grpc ~proxy.wire",
     "proxy.watcher": "proxy.config proxy.errors",
     "proxy": "",
-    "proxy.admin": "proxy.explorer.endpoint proxy.records.endpoints aiohttp",
+    "proxy.admin": (
+        "proxy.control.access proxy.control.endpoints proxy.explorer.endpoint "
+        "proxy.records.endpoints aiohttp"
+    ),
     "proxy.allocator": "",
     "proxy.decoy": (
         "proxy.answers proxy.evidence proxy.flow proxy.inspection proxy.policy proxy.upstream"
@@ -413,7 +438,7 @@ TABLE = {
     "proxy.control.access": "proxy.errors",
     "proxy.control.control": (
         "proxy.admin proxy.control.access proxy.control.errors proxy.control.policies "
-        "proxy.control.policy_file proxy.control.target"
+        "proxy.control.policy_file proxy.control.target proxy.records.watches"
     ),
     "proxy.control.differences": "proxy.config",
     "proxy.control.edits": "proxy.control.errors yaml",
@@ -426,7 +451,7 @@ TABLE = {
         "proxy.config proxy.control.access proxy.control.control proxy.control.service "
         "proxy.errors proxy.health grpc grpc_health grpc_reflection"
     ),
-    "proxy.control.messages": "proxy.pb",
+    "proxy.control.messages": "proxy.pb proxy.records.snapshot",
     "proxy.control.policies": (
         "proxy.config proxy.control.differences proxy.control.edits proxy.control.errors "
         "proxy.control.policy_file proxy.control.target proxy.errors proxy.tasks "
@@ -439,7 +464,7 @@ TABLE = {
         "proxy.admin proxy.control.access proxy.control.control proxy.control.edits "
         "proxy.control.errors proxy.control.messages proxy.errors proxy.pb google grpc"
     ),
-    "proxy.control.target": "proxy.admin",
+    "proxy.control.target": "proxy.admin proxy.control.endpoints",
     "proxy.shadow": (
         "proxy.defence proxy.device proxy.errors proxy.evidence proxy.flow proxy.inspection "
         "proxy.observer proxy.policy proxy.tasks proxy.upstream"
@@ -485,6 +510,7 @@ TABLE = {
     "proxy.explorer.desk": (
         "proxy.defences proxy.errors proxy.explorer.explorer proxy.records.records"
     ),
+    "proxy.control.client": "proxy.errors proxy.history.listing proxy.pb google grpc",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
@@ -689,6 +715,7 @@ ONLY = {
         *("proxy.admin", "proxy.supervisor"),
         *("proxy.console.answers", "proxy.console.api", "proxy.console.files"),
         *("proxy.console.following", "proxy.console.routes"),
+        *("proxy.control.endpoints", "proxy.control.workers"),
         *("proxy.explorer.endpoint", "proxy.explorer.workers"),
         *("proxy.records.endpoints", "proxy.records.workers"),
     },
@@ -745,6 +772,9 @@ TESTED_IN = {
     "proxy.history.lookups": "tests/proxy/history/test_shared.py",
     "proxy.history.write_behind": "tests/proxy/history/test_shared.py",
     "proxy.control.errors": "tests/proxy/control/test_control.py",
+    "proxy.control.endpoints": "aiohttp",
+    "proxy.control.workers": "proxy.control.endpoints aiohttp",
+    "proxy.control.listing": "proxy.history.listing proxy.pb rich",
     "proxy.control.target": "tests/proxy/control/test_control.py",
     "proxy.control.hosting": "tests/proxy/control/test_service.py",
     "proxy.control.listener": "tests/proxy/control/test_service.py",

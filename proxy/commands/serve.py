@@ -56,7 +56,14 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.workers > 1 and options.worker_index is None:
         from proxy.supervisor import supervise
 
-        return asyncio.run(supervise(arguments, config, options.workers))
+        supervised = supervise(
+            arguments,
+            config,
+            options.workers,
+            path=options.config,
+            overrides=overrides(options),
+        )
+        return asyncio.run(supervised)
     return _run_server(options, config)
 
 

@@ -7,6 +7,7 @@ only a listener on loopback can be read.
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import logging
 import os
 import stat
@@ -176,12 +177,19 @@ class Access:
             self._reported_s, self._unreported = self._clock(), 0
 
 
-class Everybody(Access):
-    """The rule of a listener that only its owner can reach at all, a worker's Unix socket."""
+def is_own_name(host: str) -> bool:
+    """Whether a request's Host is an address or localhost.
 
-    def allows(self, authorization: str | None, write: bool) -> Refusal | None:
-        """Return None."""
-        return None
+    A web page elsewhere can give its own name our address (DNS rebinding) and read what is open to
+    everybody on this machine: where no token is asked for, no other name is answered to.
+    """
+    name, _, port = host.rpartition(":")
+    name = (name if port.isdecimal() else host).strip("[]")
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name.lower() == "localhost"
+    return True
 
 
 def _fingerprint(path: Path) -> _Fingerprint:

@@ -5,9 +5,9 @@ One object for the gRPC service and the console; whoever serves it asks `Access`
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 from proxy.admin import Status
 from proxy.control.access import Access
@@ -20,6 +20,7 @@ from proxy.control.errors import (
 from proxy.control.policies import Policies
 from proxy.control.policy_file import PolicyFile
 from proxy.control.target import Target
+from proxy.records.watches import TooManyWatches
 
 MAX_WATCHES = 16
 """Streams of verdicts at a time."""
@@ -146,11 +147,18 @@ class Control:
             raise TooLargeError(f"{MAX_WATCHES} watch already; end one of them")
         self._watches += 1
         try:
-            async with aclosing(cast("Any", self._target.watch(model, everything))) as records:
+            watch: Any = self._watch(model, everything)
+            async with aclosing(watch) as records:
                 async for record in records:
                     yield dict(record)
         finally:
             self._watches -= 1
+
+    def _watch(self, model: str | None, everything: bool) -> AsyncIterator[Mapping[str, Any]]:
+        try:
+            return self._target.watch(model, everything)
+        except TooManyWatches as error:
+            raise TooLargeError(str(error)) from error
 
     async def label(self, id_: str, label: str) -> None:
         """Note what a sample was.

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from proxy.config import Config, is_loopback
 from proxy.control.access import Access, Token
@@ -23,21 +20,13 @@ class ControlHost:
     Args:
         target: what is shown and steered.
         config: for addresses, token and certificates.
-        path: the configuration file; None: started without one.
-        overrides: settings of the command line that win over the file.
+        file: the configuration file; None: started without one.
 
     Raises:
         ConfigError: the token or a certificate cannot be used.
     """
 
-    def __init__(
-        self,
-        target: Target,
-        config: Config,
-        *,
-        path: Path | None,
-        overrides: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, target: Target, config: Config, file: PolicyFile | None) -> None:
         settings = config.control
         token = None
         if settings is not None and settings.token_file is not None:
@@ -46,7 +35,6 @@ class ControlHost:
         """Where the control port is, known after `start`; empty without one."""
         self.access = Access(token, loopback=is_loopback(config.admin))
         """The rule of the admin port."""
-        file = None if path is None else PolicyFile(path, overrides)
         self.control = Control(target, file, self.access)
         self._listener: Listener | None = None
         if settings is not None:
@@ -57,8 +45,8 @@ class ControlHost:
                     "control: the token crosses the network as it is: set cert_file and key_file"
                 )
 
-    async def start(self) -> None:
-        """Listen.
+    async def start(self) -> str:
+        """Listen and return the control port's address; empty without one.
 
         Raises:
             ConfigError: the address cannot be listened on.
@@ -66,6 +54,7 @@ class ControlHost:
         if self._listener is not None:
             self.address = await self._listener.start()
             log.info("control on %s", self.address)
+        return self.address
 
     async def stop(self) -> None:
         """Stop listening, once a change that is being put in force has been."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from proxy.pb.breakwater.v1 import control_pb2 as pb
+from proxy.records.snapshot import encoded
 
 _FIELDS = pb.Record.DESCRIPTOR.fields_by_name
 _STANDING = pb.Standing.DESCRIPTOR.fields_by_name
@@ -56,7 +56,8 @@ def history(found: Mapping[str, Any]) -> pb.History:
 
 async def as_json(found: Mapping[str, Any]) -> pb.Json:
     """A mapping as JSON text; made beside the loop, since it may hold 100,000s of numbers."""
-    return pb.Json(text=await asyncio.to_thread(json.dumps, found))
+    text = await asyncio.to_thread(encoded, found)
+    return pb.Json(text=text.decode())
 
 
 def _value(value: Any) -> Any:

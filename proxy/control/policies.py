@@ -18,7 +18,7 @@ from proxy.control.errors import (
     StaleDigestError,
     UnknownNameError,
 )
-from proxy.control.policy_file import PolicyFile, Texts, digest_of
+from proxy.control.policy_file import PolicyFile, Texts, digest_of, expect_text
 from proxy.control.target import Target
 from proxy.errors import ConfigError
 from proxy.tasks import Tasks
@@ -154,6 +154,7 @@ class Policies:
         before = await asyncio.to_thread(self._file.read)
         _expect(before, if_digest)
         wanted = await asyncio.to_thread(make, before)
+        expect_text(wanted)
         try:
             new = await asyncio.to_thread(self._file.parse, wanted)
         except ConfigError as error:

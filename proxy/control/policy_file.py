@@ -42,6 +42,8 @@ class PolicyFile:
     def __init__(self, path: Path, overrides: Mapping[str, Any] | None = None) -> None:
         self.path = path
         self._overrides = dict(overrides or {})
+        self.loaded = ""
+        """Digest of the text that `load` read last."""
 
     def read(self) -> Texts:
         """The texts on disk; the current one may be any text.
@@ -59,20 +61,30 @@ class PolicyFile:
             previous = None
         return Texts(current, previous)
 
+    def digest(self) -> str:
+        """The digest of what lies on disk; empty where that cannot be read."""
+        try:
+            return digest_of(configfile.read(self.path))
+        except ConfigError:
+            return ""
+
+    def load(self) -> Config:
+        """The configuration of the file, to be put in force.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        text = configfile.read(self.path)
+        config = self.parse(text)
+        self.loaded = digest_of(text)
+        return config
+
     def parse(self, text: str) -> Config:
         """The configuration that the process would have if this were the file's text.
 
         Raises:
             ConfigError: one line for each thing that is wrong, with its place.
-            InvalidAskError: it is no text that a file can hold.
-            TooLargeError: it is longer than any policy.
         """
-        try:
-            size = len(text.encode())
-        except UnicodeEncodeError as error:
-            raise InvalidAskError("the policy is not valid Unicode") from error
-        if size > MAX_BYTES:
-            raise TooLargeError(f"the policy is longer than {MAX_BYTES:,} bytes")
         return configfile.parse(self.path, text).model_copy(update=self._overrides)
 
     def writable(self) -> bool:
@@ -122,6 +134,21 @@ class PolicyFile:
                 "this process write there"
             )
         return ""
+
+
+def expect_text(text: str) -> None:
+    """Raise unless this can be the text of a policy file.
+
+    Raises:
+        InvalidAskError: it is no text that a file can hold.
+        TooLargeError: it is longer than any policy.
+    """
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidAskError("the policy is not valid Unicode") from error
+    if size > MAX_BYTES:
+        raise TooLargeError(f"the policy is longer than {MAX_BYTES:,} bytes")
 
 
 def digest_of(text: str) -> str:

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from proxy.admin import Status
+from proxy.control.endpoints import PolicyTarget
 
 
-class Target(Protocol):
+class Target(PolicyTarget, Protocol):
     """One proxy, or a supervisor with its workers."""
 
     async def status(self) -> Status:
@@ -22,12 +23,6 @@ class Target(Protocol):
 
     async def config(self) -> Mapping[str, Any]:
         """Return the configuration in force, ready for JSON."""
-
-    async def policy(self) -> Mapping[str, Any]:
-        """Return `generation`, `digests` of the texts in force, and `refusal`: why not, or ""."""
-
-    async def check_policy(self, text: str) -> Sequence[str] | None:
-        """Return what a reload would refuse of a text; None when there is nobody to ask."""
 
     async def history(self) -> Mapping[str, Any]:
         """Return what is known of query attacks, ready for JSON."""

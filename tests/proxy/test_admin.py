@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ async def test_a_defect_shows_no_details(client: aiohttp.ClientSession, target: 
 
 
 async def test_large_bodies_are_refused(client: aiohttp.ClientSession, target: FakeTarget) -> None:
-    async with client.post("/drain", data=b"x" * (MAX_BODY_BYTES + 1)) as response:
+    async with client.post("/drain", data=BytesIO(bytes(MAX_BODY_BYTES + 1))) as response:
         assert response.status == 413
     assert target.drained == 0
     async with client.post("/drain", data=b"x" * 100) as response:
