@@ -9,10 +9,27 @@ import sys
 from collections.abc import Sequence
 
 from proxy import __version__
-from proxy.commands import calibrate, check, demo, evaluate, fit, history, serve, tune
+from proxy.commands import (
+    calibrate,
+    check,
+    demo,
+    diff,
+    evaluate,
+    fit,
+    history,
+    label,
+    policy,
+    serve,
+    suspicious,
+    tune,
+    watch,
+)
 from proxy.errors import ConfigError
 
-COMMANDS = (serve, calibrate, fit, evaluate, tune, check, history, demo)
+COMMANDS = (
+    *(serve, calibrate, fit, evaluate, tune, check, diff),
+    *(policy, watch, suspicious, label, history, demo),
+)
 """In the order of `--help`."""
 
 

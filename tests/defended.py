@@ -24,6 +24,7 @@ from proxy.history.history import History
 from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
 from proxy.pipeline import Parts, Pipeline
+from proxy.records.records import Records
 from proxy.upstream import Answer, Metadata, Upstream
 from tests.images import CLIENT
 
@@ -121,6 +122,7 @@ class Defended:
     registry: CollectorRegistry
     audit_log: AuditLog
     audit_file: Path
+    records: Records
     flows: list[Flow] = field(default_factory=list)
     audit_open: bool = True
 
@@ -251,8 +253,14 @@ async def defended(
         await defences.refresh(upstream)
     audit_file = folder / "audit.jsonl"
     audit = AuditLog(audit_file, metrics.audit_dropped)
+    records = Records(config.records, on_drop=metrics.watch_dropped)
     pipeline = Pipeline(
-        Parts(config, defences.find), upstream=upstream, batcher=None, metrics=metrics, audit=audit
+        Parts(config, defences.find),
+        upstream=upstream,
+        batcher=None,
+        metrics=metrics,
+        audit=audit,
+        records=records,
     )
     batcher = Batcher(
         max_batch=32,
@@ -263,15 +271,25 @@ async def defended(
     )
     pipeline.use_batcher(batcher)
     pipeline.use_history(history)
-    subject = Defended(pipeline, upstream, batcher, defences, history, registry, audit, audit_file)
+    subject = Defended(
+        *(pipeline, upstream, batcher, defences, history, registry, audit, audit_file, records)
+    )
     try:
         yield subject
         # Nothing may leak: tasks are forgotten a turn of the loop after they have ended.
         await eventually(
-            lambda: not (pipeline.in_flight or len(pipeline._tasks) or len(pipeline._observer))
+            lambda: (
+                not any(
+                    (
+                        pipeline.in_flight,
+                        *map(len, (pipeline._tasks, pipeline._observer, pipeline._shadow)),
+                    )
+                )
+            )
         )
     finally:
         await pipeline.close()
+        await records.close()
         await history.close()
         await batcher.close()
         await upstream.close()

@@ -160,12 +160,20 @@ TABLE = {
         "tuning.evaluate.sizes tuning.evaluate.titles tuning.page.rows"
     ),
     "tuning.page.ladder": "tuning.page.canvas tuning.page.rows matplotlib",
+    "tuning.diff": (
+        "proxy.artifacts proxy.config proxy.configfile proxy.errors proxy.explorer.sweep "
+        "proxy.flow proxy.policy proxy.records.snapshot numpy torch"
+    ),
+    "tuning.diff_report": "detectors.binomial proxy.history.listing tuning.diff numpy rich",
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
     "proxy.cli": (
-        "proxy.commands.calibrate proxy.commands.check proxy.commands.demo proxy.commands.fit "
-        "proxy.commands.history proxy.commands.serve proxy.commands.tune proxy.errors"
+        "proxy.commands.calibrate proxy.commands.check proxy.commands.demo "
+        "proxy.commands.diff proxy.commands.evaluate proxy.commands.fit "
+        "proxy.commands.history proxy.commands.label proxy.commands.policy "
+        "proxy.commands.serve proxy.commands.suspicious proxy.commands.tune "
+        "proxy.commands.watch proxy.errors"
     ),
     "proxy.commands": "",
     "proxy.commands.options": (
@@ -202,6 +210,10 @@ TABLE = {
     "proxy.commands.watch": (
         "proxy.commands.control_port proxy.commands.options +proxy.control.listing "
         "+proxy.control.messages +proxy.pb +rich ~proxy.control.client"
+    ),
+    "proxy.commands.diff": (
+        "proxy.commands.control_port proxy.commands.options proxy.errors +proxy.pb "
+        "+tuning.diff +tuning.diff_report +rich ~proxy.control.client"
     ),
     "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
