@@ -18,6 +18,7 @@ from proxy.admin import Admin, Status
 from proxy.audit import AuditLog
 from proxy.batcher import Batcher
 from proxy.config import Config
+from proxy.console.routes import Console
 from proxy.control.hosting import ControlHost
 from proxy.control.policy_file import PolicyFile
 from proxy.defences import Defences, check
@@ -131,7 +132,8 @@ class Server:
         # A worker's admin listener is a socket that only its supervisor reaches.
         self._control = None if admin is not None else ControlHost(self, config, self._file)
         access = None if self._control is None else self._control.access
-        self._admin = Admin(self, access=access)
+        console = None if self._control is None else Console(self, self._control.control)
+        self._admin = Admin(self, console, access=access)
         self._explorer: Desk | None = None
         self._watcher: Watcher | None = None
         self._server = self._build()

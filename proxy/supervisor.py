@@ -26,6 +26,7 @@ import aiohttp
 
 from proxy.admin import Admin, Status
 from proxy.config import Config
+from proxy.console.routes import Console
 from proxy.control import workers as policies
 from proxy.control.hosting import ControlHost
 from proxy.control.policy_file import PolicyFile
@@ -91,7 +92,8 @@ async def supervise(
         supervisor = Supervisor(line, config, workers, folder, backoff_s, files=[file])
         policy = None if path is None else PolicyFile(path, {**(overrides or {}), "listen": listen})
         control = ControlHost(supervisor, config, policy)
-        admin = Admin(supervisor, access=control.access)
+        console = Console(supervisor, control.control)
+        admin = Admin(supervisor, console, access=control.access)
         try:
             address = await admin.start(config.admin)
         except OSError as error:

@@ -165,6 +165,71 @@ TABLE = {
         "proxy.flow proxy.policy proxy.records.snapshot numpy torch"
     ),
     "tuning.diff_report": "detectors.binomial proxy.history.listing tuning.diff numpy rich",
+    "tuning.evaluate.endpoint": (
+        "proxy.adapt proxy.answers proxy.errors proxy.kinds proxy.rpc proxy.wire "
+        "tuning.demo.sidecar tuning.evaluate.oracle tuning.evaluate.subject tuning.narrow "
+        "tuning.variants grpc numpy torch"
+    ),
+    "tuning.evaluate.figures": "detectors.binomial tuning.evaluate.store torch",
+    "tuning.evaluate.knowing": (
+        "purifiers tuning.batches tuning.evaluate.adaptive tuning.evaluate.confrontation "
+        "tuning.evaluate.samples tuning.evaluate.sizes tuning.evaluate.store "
+        "tuning.evaluate.subject tuning.evaluate.targets torch"
+    ),
+    "tuning.evaluate.pictures": (
+        "purifiers tuning.batches tuning.evaluate.recording tuning.evaluate.samples "
+        "tuning.evaluate.subject numpy torch"
+    ),
+    "tuning.evaluate.queries": (
+        "tuning.evaluate.attackers tuning.evaluate.attempt tuning.evaluate.endpoint "
+        "tuning.evaluate.figures tuning.evaluate.samples tuning.evaluate.sizes "
+        "tuning.evaluate.store tuning.evaluate.subject numpy torch"
+    ),
+    "tuning.evaluate.recording": (
+        "detectors.base detectors.chains detectors.rule proxy.evaluation proxy.files "
+        "proxy.upstream proxy.weights purifiers purifiers.aggregate tuning.batches "
+        "tuning.evaluate.attacks tuning.evaluate.samples tuning.evaluate.sizes "
+        "tuning.evaluate.store tuning.evaluate.subject tuning.model_client tuning.witness "
+        "rich torch"
+    ),
+    "tuning.evaluate.rows": (
+        "detectors.rule tuning.evaluate.figures tuning.evaluate.recording "
+        "tuning.evaluate.samples tuning.evaluate.sizes tuning.evaluate.store torch"
+    ),
+    "tuning.evaluate.run": (
+        "proxy.artifacts proxy.config proxy.errors proxy.evaluation proxy.files "
+        "tuning.data_facts tuning.evaluate.attacks tuning.evaluate.endpoint "
+        "tuning.evaluate.knowing tuning.evaluate.page tuning.evaluate.pictures "
+        "tuning.evaluate.queries tuning.evaluate.recording tuning.evaluate.rows "
+        "tuning.evaluate.samples tuning.evaluate.serving tuning.evaluate.sizes "
+        "tuning.evaluate.store tuning.evaluate.subject tuning.evaluate.tables tuning.lineage "
+        "rich"
+    ),
+    "tuning.evaluate.samples": (
+        "detectors.benign proxy.errors proxy.weights purifiers tuning.batches "
+        "tuning.evaluate.adaptive tuning.evaluate.attacks tuning.evaluate.sizes "
+        "tuning.evaluate.store tuning.evaluate.subject tuning.evaluate.surrogate "
+        "tuning.evaluate.targets tuning.evaluate.unseen torch +tuning.attacks"
+    ),
+    "tuning.evaluate.serving": (
+        "proxy.errors proxy.pb proxy.rpc proxy.upstream tuning.evaluate.endpoint "
+        "tuning.evaluate.figures tuning.evaluate.recording tuning.evaluate.samples "
+        "tuning.evaluate.store tuning.evaluate.subject tuning.load tuning.processes numpy "
+        "torch uvloop"
+    ),
+    "tuning.evaluate.sizes": "",
+    "tuning.evaluate.subject": (
+        "detectors.base detectors.benign detectors.rule proxy.adapt proxy.artifacts "
+        "proxy.config proxy.cpu_quota proxy.defences proxy.devices proxy.errors proxy.parts "
+        "proxy.rules proxy.scoring proxy.upstream proxy.weights purifiers tuning.batches "
+        "tuning.dataset tuning.evaluate.store tuning.local_model tuning.model_client rich "
+        "torch"
+    ),
+    "tuning.evaluate.surrogate": (
+        "detectors.surrogate_network proxy.weights tuning.batches tuning.evaluate.store "
+        "tuning.evaluate.subject tuning.lessons tuning.train torch"
+    ),
+    "tuning.evaluate.tables": "rich",
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
@@ -215,15 +280,18 @@ TABLE = {
         "proxy.commands.control_port proxy.commands.options proxy.errors +proxy.pb "
         "+tuning.diff +tuning.diff_report +rich ~proxy.control.client"
     ),
+    "proxy.commands.evaluate": (
+        "proxy.commands.options proxy.errors +tuning.evaluate.run +tuning.lineage"
+    ),
     "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
-        "proxy.admin proxy.audit proxy.batcher proxy.config proxy.control.hosting "
-        "proxy.control.policy_file proxy.defences proxy.errors proxy.handoff proxy.metrics "
-        "proxy.monitor proxy.pipeline proxy.records.kept proxy.records.record "
-        "proxy.records.records proxy.records.snapshot proxy.records.watches proxy.reflection "
-        "proxy.service proxy.tasks proxy.upstream proxy.watcher grpc grpc_health "
-        "+proxy.explorer.desk +proxy.history.history ~proxy.explorer.desk "
-        "~proxy.history.history"
+        "proxy.admin proxy.audit proxy.batcher proxy.config proxy.console.routes "
+        "proxy.control.hosting proxy.control.policy_file proxy.defences proxy.errors "
+        "proxy.handoff proxy.metrics proxy.monitor proxy.pipeline proxy.records.kept "
+        "proxy.records.record proxy.records.records proxy.records.snapshot "
+        "proxy.records.watches proxy.reflection proxy.service proxy.tasks proxy.upstream "
+        "proxy.watcher grpc grpc_health +proxy.explorer.desk +proxy.history.history "
+        "~proxy.explorer.desk ~proxy.history.history"
     ),
     "proxy.monitor": (
         "proxy.defences proxy.errors proxy.health proxy.pb proxy.rpc proxy.upstream google"
@@ -329,10 +397,10 @@ TABLE = {
     "proxy.reader": "proxy.config proxy.errors proxy.fields proxy.validation proxy.wire",
     "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
     "proxy.supervisor": (
-        "proxy.admin proxy.config proxy.control.hosting proxy.control.policy_file "
-        "proxy.control.workers proxy.errors proxy.explorer.workers proxy.history.memory_file "
-        "proxy.history.overview proxy.metrics proxy.records.sketch proxy.records.workers "
-        "proxy.runtime_folder aiohttp"
+        "proxy.admin proxy.config proxy.console.routes proxy.control.hosting "
+        "proxy.control.policy_file proxy.control.workers proxy.errors proxy.explorer.workers "
+        "proxy.history.memory_file proxy.history.overview proxy.metrics proxy.records.sketch "
+        "proxy.records.workers proxy.runtime_folder aiohttp"
     ),
     "proxy.kinds": (
         "detectors proxy.adapt proxy.codec proxy.config proxy.errors proxy.tensors proxy.vectors "
@@ -508,7 +576,7 @@ TABLE = {
     "proxy.console": "",
     "proxy.console.api": (
         "proxy.console.answers proxy.console.following proxy.console.overview "
-        "proxy.control.control aiohttp pydantic"
+        "proxy.control.access proxy.control.control aiohttp pydantic"
     ),
     "proxy.console.routes": ("proxy.console.api proxy.console.files proxy.control.control aiohttp"),
     "proxy.console.answers": "proxy.control.errors proxy.errors aiohttp pydantic",

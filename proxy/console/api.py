@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from proxy.console.answers import HEADERS, Handler, Refused, answer, body_of, told
 from proxy.console.following import relay
 from proxy.console.overview import age_hours, blank, calibration_date, summary
+from proxy.control.access import is_own_name
 from proxy.control.control import Control
 
 MAX_WATCHING = 16
@@ -116,7 +116,7 @@ class Api:
         authorization = request.headers.get("Authorization")
         if reason := self._control.access.allows(authorization, write):
             raise Refused(reason.http, reason)
-        if authorization is None and not _is_own_name(request.host):
+        if authorization is None and not is_own_name(request.host):
             raise Refused(403, "open this page by address or as localhost, or use a token")
 
     # -- what is shown ---------------------------------------------------------------------------
@@ -234,14 +234,3 @@ def _limit(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MAX_LISTED):
         raise Refused(400, f"limit: a number from 1 to {MAX_LISTED}")
     return int(text)
-
-
-def _is_own_name(host: str) -> bool:
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-    if name == "localhost":
-        return True
-    try:
-        ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True
