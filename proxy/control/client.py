@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -144,7 +145,8 @@ def _path(name: str) -> str:
 
 
 def _serializers(method: Any) -> tuple[Any, Any]:
-    return Message.SerializeToString, getattr(pb, method.output_type.name).FromString
+    serialize = methodcaller("SerializeToString")
+    return serialize, getattr(pb, method.output_type.name).FromString
 
 
 def _credentials(place: Place) -> grpc.ChannelCredentials | None:

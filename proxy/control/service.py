@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from operator import methodcaller
 from typing import Any
 
 import grpc
@@ -68,7 +69,7 @@ class ControlService(grpc.GenericRpcHandler):  # type: ignore[misc]  # untyped i
         if method.server_streaming:
             kind = grpc.unary_stream_rpc_method_handler
             behaviour = self._stream(method.name, answer)
-        return kind(behaviour, request_of, Message.SerializeToString)
+        return kind(behaviour, request_of, methodcaller("SerializeToString"))
 
     def _unary(self, name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
         async def guarded(request: Message, context: grpc.aio.ServicerContext) -> Message:
