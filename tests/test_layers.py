@@ -117,6 +117,22 @@ TABLE = {
     ),
     "tuning.evaluate.attempt": "tuning.evaluate.oracle numpy",
     "tuning.evaluate.confrontation": "detectors.binomial tuning.evaluate.adaptive torch",
+    "tuning.evaluate.endpoint": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.knowing": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.pictures": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.queries": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.recording": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.samples": (
+        "detectors.benign proxy.errors proxy.weights purifiers tuning.attacks tuning.batches "
+        "tuning.evaluate.adaptive tuning.evaluate.attacks tuning.evaluate.sizes "
+        "tuning.evaluate.store tuning.evaluate.subject tuning.evaluate.surrogate "
+        "tuning.evaluate.targets tuning.evaluate.unseen torch"
+    ),
+    "tuning.evaluate.serving": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.sizes": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.subject": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.surrogate": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.tables": "tests/tuning/evaluate/test_run.py",
     "tuning.evaluate.oracle": "numpy torch",
     "tuning.evaluate.store": "proxy.files safetensors torch",
     "tuning.evaluate.targets": (
@@ -156,9 +172,7 @@ TABLE = {
     ),
     "tuning.evaluate.titles": "",
     "tuning.evaluate.threats": "tuning.evaluate.sizes tuning.page.rows",
-    "tuning.evaluate.conclusion": (
-        "tuning.evaluate.sizes tuning.evaluate.titles tuning.page.rows"
-    ),
+    "tuning.evaluate.conclusion": ("tuning.evaluate.sizes tuning.evaluate.titles tuning.page.rows"),
     "tuning.page.ladder": "tuning.page.canvas tuning.page.rows matplotlib",
     "tuning.diff": (
         "proxy.artifacts proxy.config proxy.configfile proxy.errors proxy.explorer.sweep "
@@ -558,11 +572,11 @@ TABLE = {
     "proxy.records.sketch": "numpy",
     "proxy.records.snapshot": "proxy.records.sketch numpy",
     "proxy.records.reservoir": (
-        "proxy.flow proxy.records.record proxy.records.sketch proxy.records.snapshot numpy"
+        "proxy.flow proxy.records.kept proxy.records.record proxy.records.sketch numpy"
     ),
     "proxy.records.thumbnails": "PIL numpy ~torch",
     "proxy.records.records": (
-        "proxy.config proxy.flow proxy.records.recent proxy.records.record "
+        "proxy.config proxy.flow proxy.records.kept proxy.records.recent proxy.records.record "
         "proxy.records.reservoir proxy.records.sketch proxy.records.snapshot "
         "proxy.records.thumbnails proxy.records.watches proxy.tasks ~torch"
     ),
@@ -591,6 +605,7 @@ TABLE = {
         "proxy.defences proxy.errors proxy.explorer.explorer proxy.records.records"
     ),
     "proxy.control.client": "proxy.errors proxy.history.listing proxy.pb google grpc",
+    "proxy.records.kept": "proxy.flow proxy.records.record proxy.records.snapshot numpy",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
@@ -845,6 +860,7 @@ TESTED_IN = {
         f"proxy.commands.{path.stem}": "tests/proxy/test_cli.py"
         for path in (ROOT / "proxy/commands").glob("*.py")
     },
+    "proxy.explorer.workers": "tests/proxy/explorer/test_endpoint.py",
     "proxy.history.store": "tests/proxy/history/test_local.py",
     "proxy.history.access": "tests/proxy/history/test_link.py",
     "proxy.history.memory_file": "tests/proxy/history/test_memory.py",
