@@ -12,6 +12,7 @@ from detectors.benign import variations
 from proxy.errors import ConfigError
 from proxy.weights import users
 from purifiers import Chain
+from tuning.attacks import FAMILIES
 from tuning.batches import seeded
 from tuning.evaluate import sizes as threat
 from tuning.evaluate.adaptive import attack as adaptive_attack
@@ -214,8 +215,6 @@ class Attackers:
 
 def _learned(subject: Subject) -> frozenset[str]:
     """The kinds of attack that some part of the defence learned from."""
-    from tuning.attacks import FAMILIES
-
     every = users([*subject.detectors, *subject.purifiers]).values()
     guided = any(learned[0].recipe.guided for learned in every)
     names = {detector.name for detector in subject.detectors}

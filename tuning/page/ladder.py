@@ -109,7 +109,10 @@ def _bar(axis: Axes, y: float, line: Line, figure: str, series: int, signs: Sequ
     for sign in signs:
         value = number(row, sign.figure)
         if not math.isnan(value):
-            axis.plot(value, y, sign.marker, color=PAGE, mec=INK, mew=1, ms=6, clip_on=False)
+            # Axes begin at 0, and a latency may come out below by chance.
+            axis.plot(
+                max(value, 0.0), y, sign.marker, color=PAGE, mec=INK, mew=1, ms=6, clip_on=False
+            )
 
 
 def _tip(line: Line, heading: str, figure: str, unit: str) -> str:
