@@ -442,10 +442,11 @@ class Records(_Strict):
     """What is kept, in memory, of what was scored: never inputs, but for `thumbnails`."""
 
     capacity: int = Field(default=20_000, ge=0, le=1_000_000)
-    """Most samples of one model whose scores each worker keeps, about 0.2 KB each; a uniform sample
-    of the distinct ones seen, for `calibrate --live` and the console. 0: none."""
+    """Most samples of one model whose scores each worker keeps, about 0.25 KB each; a uniform
+    sample of the distinct ones seen, for `calibrate --live` and the console. 0: none."""
     recent: int = Field(default=512, gt=0, le=100_000)
-    """Suspicious and failed samples each worker can show, about 2 KB each."""
+    """Suspicious and failed samples each worker can show, 1 to 2 KB each; up to 20 with a picture.
+    Labelled ones take up half of that at most and stay longest."""
     max_age_hours: float = Field(default=168.0, gt=0)
     """How long scores are kept after a sample was last seen."""
     thumbnails: bool = False
