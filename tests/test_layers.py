@@ -117,22 +117,12 @@ TABLE = {
     ),
     "tuning.evaluate.attempt": "tuning.evaluate.oracle numpy",
     "tuning.evaluate.confrontation": "detectors.binomial tuning.evaluate.adaptive torch",
-    "tuning.evaluate.endpoint": "tests/tuning/evaluate/test_run.py",
-    "tuning.evaluate.knowing": "tests/tuning/evaluate/test_run.py",
-    "tuning.evaluate.pictures": "tests/tuning/evaluate/test_run.py",
-    "tuning.evaluate.queries": "tests/tuning/evaluate/test_run.py",
-    "tuning.evaluate.recording": "tests/tuning/evaluate/test_run.py",
     "tuning.evaluate.samples": (
         "detectors.benign proxy.errors proxy.weights purifiers tuning.attacks tuning.batches "
         "tuning.evaluate.adaptive tuning.evaluate.attacks tuning.evaluate.sizes "
         "tuning.evaluate.store tuning.evaluate.subject tuning.evaluate.surrogate "
         "tuning.evaluate.targets tuning.evaluate.unseen torch"
     ),
-    "tuning.evaluate.serving": "tests/tuning/evaluate/test_run.py",
-    "tuning.evaluate.sizes": "tests/tuning/evaluate/test_run.py",
-    "tuning.evaluate.subject": "tests/tuning/evaluate/test_run.py",
-    "tuning.evaluate.surrogate": "tests/tuning/evaluate/test_run.py",
-    "tuning.evaluate.tables": "tests/tuning/evaluate/test_run.py",
     "tuning.evaluate.oracle": "numpy torch",
     "tuning.evaluate.store": "proxy.files safetensors torch",
     "tuning.evaluate.targets": (
@@ -219,12 +209,6 @@ TABLE = {
         "tuning.evaluate.store tuning.evaluate.subject tuning.evaluate.tables tuning.lineage "
         "rich"
     ),
-    "tuning.evaluate.samples": (
-        "detectors.benign proxy.errors proxy.weights purifiers tuning.batches "
-        "tuning.evaluate.adaptive tuning.evaluate.attacks tuning.evaluate.sizes "
-        "tuning.evaluate.store tuning.evaluate.subject tuning.evaluate.surrogate "
-        "tuning.evaluate.targets tuning.evaluate.unseen torch +tuning.attacks"
-    ),
     "tuning.evaluate.serving": (
         "proxy.errors proxy.pb proxy.rpc proxy.upstream tuning.evaluate.endpoint "
         "tuning.evaluate.figures tuning.evaluate.recording tuning.evaluate.samples "
@@ -244,6 +228,12 @@ TABLE = {
         "tuning.evaluate.subject tuning.lessons tuning.train torch"
     ),
     "tuning.evaluate.tables": "rich",
+    "tuning.live": (
+        "proxy.artifacts proxy.config proxy.control.client proxy.errors proxy.parts proxy.pb "
+        "proxy.rules proxy.weights tuning.live_calibration tuning.live_report "
+        "tuning.live_scores tuning.sufficiency numpy rich torch"
+    ),
+    "tuning.live_report": "tuning.live_calibration rich",
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
@@ -263,7 +253,8 @@ TABLE = {
         "+proxy.supervisor +uvloop ~proxy.config"
     ),
     "proxy.commands.calibrate": (
-        "proxy.commands.options proxy.errors +tuning.calibrate +tuning.lineage"
+        "proxy.commands.control_port proxy.commands.options proxy.errors +tuning.calibrate "
+        "+tuning.lineage +tuning.live +tuning.live_calibration ~proxy.control.client"
     ),
     "proxy.commands.fit": "proxy.commands.options proxy.errors +tuning.fit_networks",
     "proxy.commands.tune": "proxy.commands.options proxy.errors +tuning.tune",
@@ -852,6 +843,17 @@ TESTED_IN = {
     "tuning.evaluate.attackers": "tests/loadtests/query_attacks/test_attackers.py",
     "tuning.evaluate.attempt": "tests/loadtests/query_attacks/test_attempt.py",
     "tuning.evaluate.confrontation": "tests/tuning/evaluate/test_adaptive.py",
+    "tuning.evaluate.endpoint": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.knowing": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.pictures": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.queries": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.recording": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.samples": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.serving": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.sizes": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.subject": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.surrogate": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.tables": "tests/tuning/evaluate/test_run.py",
     "tuning.evaluate.oracle": "tests/loadtests/query_attacks/test_attempt.py",
     "tuning.evaluate.targets": "tests/tuning/evaluate/test_adaptive.py",
     "tuning.tune_picture": "tests/tuning/test_tune.py",
