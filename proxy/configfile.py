@@ -197,14 +197,14 @@ def _keys_at(loc: _Loc) -> list[str]:
     """Return the keys allowed at a location, by walking the models' annotations."""
     kind: Any = Config
     for part in loc:
-        while get_origin(kind) in (Union, types.UnionType):
-            kind = next(a for a in get_args(kind) if a is not type(None))
         if get_origin(kind) is dict:
             kind = get_args(kind)[1]
         elif get_origin(kind) is tuple:
             kind = get_args(kind)[0]
         else:
             kind = kind.model_fields[part].annotation
+        while get_origin(kind) in (Union, types.UnionType):
+            kind = next(a for a in get_args(kind) if a is not type(None))
     return list(kind.model_fields)
 
 

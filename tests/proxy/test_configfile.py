@@ -63,6 +63,10 @@ def test_merge_keys_and_anchors(tmp_path: Path) -> None:
     [
         ("upstrem: a:1", "c.yaml:1:1: upstrem: unknown key; did you mean 'upstream'?"),
         ("zzz: 1", "c.yaml:1:1: zzz: unknown key"),
+        (  # in a section that may be absent
+            "control: {token: a}",
+            "c.yaml:1:11: control.token: unknown key; did you mean 'token_file'?",
+        ),
         (
             "models:\n  cnn:\n    mode: enforc\n",
             "c.yaml:3:11: models.cnn.mode: input should be 'observe' or 'enforce' "
