@@ -841,6 +841,7 @@ TESTED_IN = {
     "tuning.demo.traffic": "tests/tuning/demo/test_story.py",
     "tuning.evaluate.adversaries": "tests/tuning/evaluate/test_attacks.py",
     "tuning.evaluate.attackers": "tests/loadtests/query_attacks/test_attackers.py",
+    "tuning.live_report": "tests/tuning/test_live.py",
     "tuning.evaluate.attempt": "tests/loadtests/query_attacks/test_attempt.py",
     "tuning.evaluate.confrontation": "tests/tuning/evaluate/test_adaptive.py",
     "tuning.evaluate.endpoint": "tests/tuning/evaluate/test_run.py",
