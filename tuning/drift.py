@@ -13,6 +13,10 @@ from tuning.live_scores import Scores
 
 SURE = 0.99
 """Confidence that more samples are above a threshold than its rate explains."""
+_STEP = 2.0
+"""Between the rates looked at in the far tail."""
+_LEAST_EXPECTED = 0.1
+"""Benign samples above the last threshold in the far tail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,40 @@ def excesses(fused: Scores, thresholds: Mapping[float, float]) -> tuple[Excess, 
         if lower_bound(above, len(fused), SURE) > rate:
             found.append(Excess(rate, above, rate * len(fused)))
     return tuple(found)
+
+
+def tail_thresholds(
+    supported: Mapping[float, float], groups: Mapping[str, Scores], count: int
+) -> dict[float, float]:
+    """Thresholds of smaller rates than a calibration supports, for `excesses` to look far out.
+
+    Benign fused scores fall off exponentially in the tail, attacked ones often lie far beyond: at a
+    rate that leaves a tenth of a sample of benign traffic, a handful stands out.
+
+    Args:
+        supported: false-positive rate -> the calibration's threshold, at least one.
+        groups: benign group -> fused scores, (m,), m >= 10.
+        count: samples that are to be judged.
+
+    Returns:
+        rate -> threshold, down to `_LEAST_EXPECTED` / count: from the least supported one on by the
+        mean excess over the 90 % quantile, of the group where it is largest.
+
+    Source: the mean excess is the maximum-likelihood scale of an exponential tail (Davison and
+    Smith, J. Roy. Stat. Soc. B 52, 1990).
+    """
+    start = min(supported)
+    scale = 0.0
+    for fused in groups.values():
+        high = np.quantile(fused, 0.9)
+        over = fused[fused > high] - high
+        scale = max(scale, float(over.mean()) if len(over) else 0.0)
+    found = {}
+    rate = start / _STEP
+    while rate * count >= _LEAST_EXPECTED:
+        found[rate] = supported[start] + scale * math.log(start / rate)
+        rate /= _STEP
+    return found
 
 
 def distance(first: Scores, second: Scores) -> float:

@@ -13,7 +13,7 @@ from detectors.binomial import upper_bound
 from detectors.calibration import Calibration
 from detectors.rule import FIT_SHARE, CalibrationError, Rule, Threshold
 from proxy.errors import ConfigError
-from tuning.drift import Excess, Shift, excesses, shifts
+from tuning.drift import Excess, Shift, excesses, shifts, tail_thresholds
 from tuning.live_scores import Scores, Traffic
 from tuning.screening import SHARE, Spacing, Step, highest, screen
 from tuning.sufficiency import check_enough
@@ -23,7 +23,7 @@ GROUP = "live"
 MOST_EXCESS = 3
 """Times the wanted rate that may be trimmed as contamination; past it nobody can tell an attack
 from a change of the benign traffic by the scores alone."""
-_RATES = (0.5, 1.0, 2.0)
+_RATES = (2.0, 1.0, 0.5)
 """Times the wanted rate: where the tail is compared with the previous calibration's."""
 
 
@@ -90,10 +90,7 @@ def build(
     groups = _numpy(previous, names)
     screened = screen(traffic, Spacing(groups), share=wanted.share, seed=wanted.seed)
     check_enough(len(screened.rows), screened.steps, fpr=wanted.fpr, share=wanted.share)
-    rules = previous.rules([names], _rates(previous, wanted.fpr))
-    fused = _fused(rules[0], names, traffic.scores[screened.rows])
-    values = {rule.threshold.fpr: rule.threshold.value for rule in rules}
-    found = excesses(fused, values)
+    fused, found = _tail(previous, names, groups, traffic.scores[screened.rows], wanted.fpr)
     count = 0 if wanted.accept_drift else _trimmable(found, len(fused), wanted.fpr)
     top = highest(traffic, screened.rows, fused, count)
     rows = screened.rows[~top]
@@ -116,14 +113,25 @@ def build(
     )
 
 
-def _rates(previous: Calibration, fpr: float) -> list[float]:
+def _tail(
+    previous: Calibration,
+    names: Sequence[str],
+    groups: Mapping[str, Scores],
+    scores: Scores,
+    fpr: float,
+) -> tuple[Scores, tuple[Excess, ...]]:
+    """Fused scores by the previous calibration, and where more of them are high than should be."""
     if fpr < previous.least_fpr:
         raise ConfigError(
             f"the previous calibration has no threshold for a false-positive rate of {fpr:g} to "
             f"compare with: the least that its groups support is {previous.least_fpr:.3g}"
         )
-    rates = [times * fpr for times in _RATES]
-    return [rate for rate in rates if previous.least_fpr <= rate < 1]
+    rates = [rate for times in _RATES if previous.least_fpr <= (rate := times * fpr) < 1]
+    rules = previous.rules([names], rates)
+    fused = _fused(rules[0], names, scores)
+    values = {rule.threshold.fpr: rule.threshold.value for rule in rules}
+    benign = {group: _fused(rules[0], names, each) for group, each in groups.items()}
+    return fused, excesses(fused, values | tail_thresholds(values, benign, len(fused)))
 
 
 def _trimmable(found: Sequence[Excess], total: int, fpr: float) -> int:

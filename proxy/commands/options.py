@@ -77,6 +77,14 @@ def positive(text: str) -> int:
     return number
 
 
+def share(text: str) -> float:
+    """Read a share of a whole, more than 0 and at most 1."""
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError("must be more than 0 and at most 1")
+    return number
+
+
 def seconds(text: str) -> float:
     """Read a time of less than a day, in seconds."""
     seconds = float(text)

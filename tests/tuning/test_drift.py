@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from tests.tuning.recordings import draw
-from tuning.drift import distance, excesses, p_value, shifts
+from tuning.drift import distance, excesses, p_value, shifts, tail_thresholds
 
 
 @pytest.mark.parametrize(("first", "second"), [(400, 900), (60, 3000), (50, 50)])
@@ -56,3 +56,23 @@ def test_only_more_than_chance_explains_is_an_excess() -> None:
     (found,) = excesses(fused, thresholds)
     assert (found.rate, found.above, found.samples) == (0.05, 99, 49)
     assert not excesses(fused, {0.01: 2.0})
+
+
+def test_far_out_a_handful_stands_out() -> None:
+    generator = np.random.default_rng(1)
+    held = {"clean": generator.exponential(1, 900), "noise": generator.exponential(1.2, 900)}
+    supported = {rate: float(np.quantile(held["noise"], 1 - rate)) for rate in (0.02, 0.01, 0.005)}
+    live = generator.exponential(1, 2000)
+    far = tail_thresholds(supported, held, len(live))
+    assert max(far) < 0.005
+    assert 0.1 <= min(far) * len(live) < 0.2
+    assert sorted(far.values()) == list(far.values())
+    assert not excesses(live, supported | far)
+    live[:10] = 12.0
+    found = max(excesses(live, supported | far), key=lambda excess: excess.samples)
+    assert found.rate < 0.005
+    assert 8 <= found.samples <= 11
+
+
+def test_scores_that_never_vary_have_no_tail() -> None:
+    assert set(tail_thresholds({0.01: 1.0}, {"clean": np.ones(50)}, 1000).values()) == {1.0}
