@@ -49,6 +49,8 @@ def blank() -> dict[str, Any]:
         "fail_open": 0.0,
         "alarms": 0.0,
         "speculative": None,
+        "records": None,
+        "shadow": {"compared": 0.0, "disagreed": 0.0},
         "thresholds": {},
         "fpr_upper": {},
     }
@@ -113,6 +115,17 @@ def _sum_of(field: str) -> Callable[[dict[str, Any], Mapping[str, str], float], 
     return read
 
 
+def _records(model: dict[str, Any], _: Mapping[str, str], value: float) -> None:
+    model["records"] = value
+
+
+def _shadow(field: str) -> Callable[[dict[str, Any], Mapping[str, str], float], None]:
+    def read(model: dict[str, Any], _: Mapping[str, str], value: float) -> None:
+        model["shadow"][field] += value
+
+    return read
+
+
 def _dispatch(model: dict[str, Any], _: Mapping[str, str], value: float) -> None:
     model["speculative"] = value == 1
 
@@ -126,6 +139,9 @@ _READERS: dict[str, Callable[[dict[str, Any], Mapping[str, str], float], None]] 
     "fail_open_total": _sum_of("fail_open"),
     "history_alarms_total": _sum_of("alarms"),
     "dispatch_speculative": _dispatch,
+    "records_kept": _records,
+    "shadow_samples_total": _shadow("compared"),
+    "shadow_disagreements_total": _shadow("disagreed"),
     "score_threshold": _into("thresholds", "evidence"),
     "calibrated_false_positive_ratio": _into("fpr_upper", "evidence"),
 }

@@ -180,6 +180,12 @@ function healthOf(name, model) {
     parts.push(part(`${name}: calibration`, age === null ? "warn" : "good", hours(age), age === null ? "its file cannot be read" : "old"));
     parts.push(part(`${name}: policy`, "good", model.policy.mode, `${model.policy.action} at a false-positive rate of ${percent(model.policy.fpr)}`));
   }
-  if (model.records !== undefined) parts.push(part(`${name}: records`, "good", count(model.records), "samples kept"));
+  if (model.records !== null) {
+    parts.push(part(`${name}: records`, "good", count(model.records), "samples kept"));
+  }
+  if (model.shadow.compared) {
+    parts.push(part(`${name}: shadow`, model.shadow.disagreed ? "warn" : "good", count(model.shadow.disagreed),
+      `disagreements in ${count(model.shadow.compared)} samples`));
+  }
   return parts;
 }

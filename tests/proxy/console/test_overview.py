@@ -36,6 +36,7 @@ def test_what_is_counted_arrives() -> None:
     cnn.history_alarm()
     cnn.dispatch(speculative=False)
     cnn.threshold("all", 2.5, 0.012)
+    metrics.records({"cnn": 12}, 0)
     shown = summary(metrics.exposition()[1])
     model = shown["models"]["cnn"]
     assert (model["requests"], model["errors"]) == (3, 1)
@@ -44,6 +45,8 @@ def test_what_is_counted_arrives() -> None:
     assert model["circuits"] == {"residual": 0, "margin": 1}
     assert (model["failures"], model["fail_open"], model["alarms"]) == (1, 1, 1)
     assert model["speculative"] is False
+    assert model["records"] == 12
+    assert model["shadow"] == {"compared": 0, "disagreed": 0}
     assert (model["thresholds"], model["fpr_upper"]) == ({"all": 2.5}, {"all": 0.012})
     total = model["stages"]["total"]
     assert total["le"][-1] is None
