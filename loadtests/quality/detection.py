@@ -16,6 +16,7 @@ from loadtests.harness import Report, Row
 from loadtests.quality.evidence import Scores, Witness
 from loadtests.quality.networks import GRADIENT, UNSEEN
 from tuning.evaluate.attacks import ATTACKS
+from tuning.evaluate.figures import auroc
 
 Part = tuple[str, str, dict[str, object]]
 """Label, detector and its parameters."""
@@ -112,15 +113,6 @@ def share(over: Tensor) -> Row:
 def variant_of(attack: str) -> str:
     """The variant of the networks that was trained on nothing like this attack."""
     return UNSEEN[ATTACKS[attack].family]
-
-
-def auroc(negative: Tensor, positive: Tensor) -> float:
-    """Chance that a positive scores above a negative, ties half."""
-    ordered = negative.sort().values
-    below = torch.searchsorted(ordered, positive)
-    to = torch.searchsorted(ordered, positive, right=True)
-    total = (below + to).double().sum() / 2
-    return float(total / max(1, len(negative) * len(positive)))
 
 
 def report_attacks(detection: Detection, tiers: Sequence[Tier], report: Report) -> None:

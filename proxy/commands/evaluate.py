@@ -73,7 +73,8 @@ def _run(options: argparse.Namespace, _: Sequence[str]) -> int:
     if options.config is None:
         raise ConfigError("evaluate needs --config FILE, which names the model's defence")
     try:
-        from tuning.evaluate.run import Wanted, run
+        from tuning.evaluate.run import run
+        from tuning.evaluate.wanted import Wanted
         from tuning.lineage import Origin
     except ImportError as error:
         raise ConfigError(

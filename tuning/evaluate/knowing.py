@@ -11,10 +11,11 @@ from purifiers import Chain
 from tuning.batches import seeded
 from tuning.evaluate.adaptive import Outcome, Target
 from tuning.evaluate.confrontation import Confrontation, confront
+from tuning.evaluate.network import Network
 from tuning.evaluate.samples import ATTACK, Images, Split
 from tuning.evaluate.sizes import ADAPTIVE, Sizes
 from tuning.evaluate.store import Row, code, digest
-from tuning.evaluate.subject import Network, Subject
+from tuning.evaluate.subject import Subject
 from tuning.evaluate.targets import Guarded, Provoked, Through, Undefended, Watch
 
 QUIET, PROVOKED, EITHER = "unflagged", "flagged on purpose", "either"

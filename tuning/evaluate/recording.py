@@ -107,8 +107,7 @@ def record(
 
 def configured_way(subject: Subject) -> Ways:
     """The configured purifiers under the name of their chain; none where there are none."""
-    chain = subject.purifiers
-    return {Chain(chain).key[:100]: chain} if chain else {}
+    return {Chain(chain).key[:100]: chain} if (chain := subject.purifiers) else {}
 
 
 def scored(

@@ -17,9 +17,10 @@ from tuning.batches import seeded
 from tuning.evaluate import sizes as threat
 from tuning.evaluate.adaptive import attack as adaptive_attack
 from tuning.evaluate.attacks import ATTACKS, Attacked, cached
+from tuning.evaluate.network import Network
 from tuning.evaluate.sizes import Sizes
 from tuning.evaluate.store import code, digest
-from tuning.evaluate.subject import Network, Subject
+from tuning.evaluate.subject import Subject
 from tuning.evaluate.surrogate import surrogate_of
 from tuning.evaluate.targets import Either, Through
 from tuning.evaluate.unseen import out_of_distribution, unseen

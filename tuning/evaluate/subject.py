@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 
 import torch
 from rich.progress import Progress
-from torch import Tensor, nn
+from torch import Tensor
 
 from detectors.base import Detector
 from detectors.benign import rounded
@@ -39,22 +39,6 @@ _CHECKED = 128
 _CHUNK = 128
 
 T = TypeVar("T")
-
-
-class Network(nn.Module):
-    """A copy of the model as the attack libraries take it; its answers are as the copy's.
-
-    Args:
-        copy: of the model. It is no submodule: an exported program cannot change its mode.
-    """
-
-    def __init__(self, copy: LocalModel) -> None:
-        super().__init__()
-        self._copy = copy
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits or log-probabilities of (B, C, H, W) pixels in [0, 1], (B, K)."""
-        return self._copy(x)
 
 
 @dataclass(frozen=True)
@@ -98,7 +82,6 @@ class Subject:
         """Read and check all of it; Triton must be running.
 
         Args:
-            model_file: copy of the served model, for white-box attacks.
             surrogate_file: a model of the attacker's own that takes the same inputs.
             work: folder of what is kept between runs.
 
@@ -110,12 +93,13 @@ class Subject:
         device = use_device("cpu", threads=_threads())
         assert model.calibration is not None  # noqa: S101 (detectors demand one)
         artifact = artifacts.load(model.calibration, name, model, device)
-        detectors, purifiers = parts.build_detectors(model), parts.build_purifiers(model)
-        weights.give([*detectors, *purifiers], artifact.networks)
-        for detector in detectors:
-            detector.load_state(artifact.states[detector.name], device)
+        detectors, purifiers = _equipped(model, artifact, device)
         spec = _asked(config, name, lambda upstream: _spec(upstream, name, model))
         check_evidence(spec, detectors)
+        copy, surrogate = (
+            None if file is None else local_model.load(file, spec, device)
+            for file in (model_file, surrogate_file)
+        )
         subject = cls(
             config=config,
             name=name,
@@ -128,10 +112,8 @@ class Subject:
             data=found,
             x=rounded(as_seen(spec, found.x)),
             y=torch.from_numpy(found.y),
-            copy=None if model_file is None else local_model.load(model_file, spec, device),
-            surrogate=None
-            if surrogate_file is None
-            else local_model.load(surrogate_file, spec, device),
+            copy=copy,
+            surrogate=surrogate,
             store=Store(work),
             seed=seed,
             progress=progress,
@@ -223,6 +205,17 @@ def _model(config: Config, name: str) -> Model:
     if model.output.kind == "none":
         raise ConfigError(f"models.{name}.output is none: attacks need the model's class scores")
     return model
+
+
+def _equipped(
+    model: Model, artifact: artifacts.Artifact, device: torch.device
+) -> tuple[tuple[Detector, ...], tuple[Purifier, ...]]:
+    """The configured parts with what they learned."""
+    detectors, purifiers = parts.build_detectors(model), parts.build_purifiers(model)
+    weights.give([*detectors, *purifiers], artifact.networks)
+    for detector in detectors:
+        detector.load_state(artifact.states[detector.name], device)
+    return detectors, purifiers
 
 
 def _labelled(data: Path, model: Model) -> dataset.Dataset:

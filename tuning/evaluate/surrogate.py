@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from detectors.surrogate_network import SurrogateRecipe
 from proxy.weights import Plan
 from tuning.batches import batch_of
+from tuning.evaluate.network import Network
 from tuning.evaluate.store import code, digest
-from tuning.evaluate.subject import Network, Subject
+from tuning.evaluate.subject import Subject
 from tuning.lessons import Material, course
 from tuning.train import Checkpoint, train
 

@@ -22,9 +22,10 @@ from proxy.errors import ConfigError
 from tests.defended import MODELS, PURIFIERS
 from tests.images import benign
 from tests.learning import DigitsLike, export
-from tuning.evaluate import run as subject
-from tuning.evaluate.run import Wanted, run
+from tuning.evaluate import wanted as wishes
+from tuning.evaluate.run import run
 from tuning.evaluate.sizes import ADAPTIVE, GREY_BOX, OBLIVIOUS, QUERY, THREATS, TRANSFER, Sizes
+from tuning.evaluate.wanted import Wanted
 from tuning.lineage import Origin
 from tuning.triton import EmbeddedTriton
 
@@ -84,7 +85,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small() -> Iterator[None]:
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subject, "sized", lambda *, quick, samples: SMALL)
+        patch.setattr(wishes, "sized", lambda *, quick, samples: SMALL)
         yield
     torch.set_num_threads(threads)
 

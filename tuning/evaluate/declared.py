@@ -1,0 +1,85 @@
+"""What a report declares beside its figures: attackers, policy, provenance and caveats."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from proxy import __version__, artifacts
+from tuning.evaluate import sizes as threat
+from tuning.evaluate.rows import RATES, Points
+from tuning.evaluate.store import digest
+from tuning.evaluate.subject import Subject
+from tuning.evaluate.wanted import Wanted
+
+KNOWS = {
+    threat.OBLIVIOUS: "a copy of the model; no defence",
+    threat.TRANSFER: "a model of its own that answers like the served one",
+    threat.QUERY: "nothing: asks the running sidecar and sees its answers",
+    threat.GREY_BOX: "a copy of the model and the purifiers; neither detectors nor calibration",
+    threat.ADAPTIVE: "everything: model, purifiers, detectors, fusion and threshold",
+}
+"""What each attacker has."""
+
+
+def notes_of(subject: Subject, wanted: Wanted) -> list[str]:
+    """What a reader must know before trusting the figures; shown at once."""
+    notes = []
+    if subject.data.sha256 in subject.artifact.provenance.data_sha256.split():
+        notes.append(
+            "the defence was calibrated on this very data: its false-positive rates here are "
+            "flattered; evaluate on other images"
+        )
+    if wanted.model_file is None:
+        notes.append("no copy of the model was given, so no attacker knows it (--model-file)")
+    if not subject.purifiers:
+        notes.append(
+            "no purifiers are configured: there is no grey-box attack and no purify action"
+        )
+    served = ",".join(subject.spec.versions)
+    if subject.artifact.provenance.model_version != served:
+        notes.append(
+            f"calibrated on version {subject.artifact.provenance.model_version} of the model, "
+            f"Triton serves {served}: calibrate again"
+        )
+    for note in notes:
+        subject.progress.console.print(f"note: {note}", markup=False)
+    return notes
+
+
+def about_of(subject: Subject, wanted: Wanted) -> dict[str, object]:
+    """Of which model, by what, with which seed."""
+    provenance = subject.artifact.provenance
+    return {
+        "breakwater": __version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": subject.name,
+        "versions": list(subject.spec.versions),
+        "seed": wanted.seed,
+        "defence": digest(
+            json.dumps(artifacts.defence_of(subject.model), sort_keys=True),
+            provenance.model_dump_json(),
+        ),
+        "data_sha256": subject.data.sha256,
+        "copy_sha256": subject.copy.sha256 if subject.copy else "",
+    }
+
+
+def policy_of(subject: Subject, points: Points) -> dict[str, object]:
+    """The defence under test, as configured and calibrated."""
+    threshold = subject.rule.threshold
+    provenance = subject.artifact.provenance
+    return {
+        "config": subject.model.model_dump(mode="json", exclude_defaults=True),
+        "detectors": [part.name for part in subject.detectors],
+        "purifiers": [part.key for part in subject.purifiers],
+        "threshold": threshold.value,
+        "fpr": subject.model.fpr,
+        "fpr_upper": threshold.fpr_upper,
+        "worst_group": threshold.worst_group,
+        "fresh_thresholds": {
+            f"{rate:g}": value if value < float("inf") else None
+            for rate, value in zip(RATES, points.fresh, strict=True)
+        },
+        "calibrated": provenance.model_dump(mode="json"),
+    }
