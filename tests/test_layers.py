@@ -119,9 +119,9 @@ TABLE = {
     "tuning.evaluate.confrontation": "detectors.binomial tuning.evaluate.adaptive torch",
     "tuning.evaluate.samples": (
         "detectors.benign proxy.errors proxy.weights purifiers tuning.attacks tuning.batches "
-        "tuning.evaluate.adaptive tuning.evaluate.attacks tuning.evaluate.sizes "
-        "tuning.evaluate.store tuning.evaluate.subject tuning.evaluate.surrogate "
-        "tuning.evaluate.targets tuning.evaluate.unseen torch"
+        "tuning.evaluate.adaptive tuning.evaluate.attacks tuning.evaluate.network "
+        "tuning.evaluate.sizes tuning.evaluate.store tuning.evaluate.subject "
+        "tuning.evaluate.surrogate tuning.evaluate.targets tuning.evaluate.unseen torch"
     ),
     "tuning.evaluate.oracle": "numpy torch",
     "tuning.evaluate.store": "proxy.files safetensors torch",
@@ -177,8 +177,8 @@ TABLE = {
     "tuning.evaluate.figures": "detectors.binomial tuning.evaluate.store torch",
     "tuning.evaluate.knowing": (
         "purifiers tuning.batches tuning.evaluate.adaptive tuning.evaluate.confrontation "
-        "tuning.evaluate.samples tuning.evaluate.sizes tuning.evaluate.store "
-        "tuning.evaluate.subject tuning.evaluate.targets torch"
+        "tuning.evaluate.network tuning.evaluate.samples tuning.evaluate.sizes "
+        "tuning.evaluate.store tuning.evaluate.subject tuning.evaluate.targets torch"
     ),
     "tuning.evaluate.pictures": (
         "purifiers tuning.batches tuning.evaluate.recording tuning.evaluate.samples "
@@ -201,13 +201,12 @@ TABLE = {
         "tuning.evaluate.samples tuning.evaluate.sizes tuning.evaluate.store torch"
     ),
     "tuning.evaluate.run": (
-        "proxy.artifacts proxy.config proxy.errors proxy.evaluation proxy.files "
-        "tuning.data_facts tuning.evaluate.attacks tuning.evaluate.endpoint "
-        "tuning.evaluate.knowing tuning.evaluate.page tuning.evaluate.pictures "
-        "tuning.evaluate.queries tuning.evaluate.recording tuning.evaluate.rows "
-        "tuning.evaluate.samples tuning.evaluate.serving tuning.evaluate.sizes "
-        "tuning.evaluate.store tuning.evaluate.subject tuning.evaluate.tables tuning.lineage "
-        "rich"
+        "proxy.config proxy.evaluation proxy.files tuning.data_facts tuning.evaluate.declared "
+        "tuning.evaluate.endpoint tuning.evaluate.knowing tuning.evaluate.page "
+        "tuning.evaluate.pictures tuning.evaluate.queries tuning.evaluate.recording "
+        "tuning.evaluate.rows tuning.evaluate.samples tuning.evaluate.serving "
+        "tuning.evaluate.sizes tuning.evaluate.store tuning.evaluate.subject "
+        "tuning.evaluate.tables tuning.evaluate.wanted tuning.lineage rich"
     ),
     "tuning.evaluate.serving": (
         "proxy.errors proxy.pb proxy.rpc proxy.upstream tuning.evaluate.endpoint "
@@ -224,8 +223,8 @@ TABLE = {
         "torch"
     ),
     "tuning.evaluate.surrogate": (
-        "detectors.surrogate_network proxy.weights tuning.batches tuning.evaluate.store "
-        "tuning.evaluate.subject tuning.lessons tuning.train torch"
+        "detectors.surrogate_network proxy.weights tuning.batches tuning.evaluate.network "
+        "tuning.evaluate.store tuning.evaluate.subject tuning.lessons tuning.train torch"
     ),
     "tuning.evaluate.tables": "rich",
     "tuning.live": (
@@ -234,6 +233,15 @@ TABLE = {
         "tuning.live_scores tuning.sufficiency numpy rich torch"
     ),
     "tuning.live_report": "tuning.live_calibration rich",
+    "tuning.evaluate.network": "tuning.local_model torch",
+    "tuning.evaluate.wanted": (
+        "proxy.errors tuning.evaluate.attacks tuning.evaluate.queries tuning.evaluate.sizes "
+        "tuning.lineage"
+    ),
+    "tuning.evaluate.declared": (
+        "proxy.artifacts tuning.evaluate.rows tuning.evaluate.sizes tuning.evaluate.store "
+        "tuning.evaluate.subject tuning.evaluate.wanted"
+    ),
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
@@ -286,7 +294,8 @@ TABLE = {
         "+tuning.diff +tuning.diff_report +rich ~proxy.control.client"
     ),
     "proxy.commands.evaluate": (
-        "proxy.commands.options proxy.errors +tuning.evaluate.run +tuning.lineage"
+        "proxy.commands.options proxy.errors +tuning.evaluate.run +tuning.evaluate.wanted "
+        "+tuning.lineage"
     ),
     "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
@@ -855,6 +864,9 @@ TESTED_IN = {
     "tuning.evaluate.subject": "tests/tuning/evaluate/test_run.py",
     "tuning.evaluate.surrogate": "tests/tuning/evaluate/test_run.py",
     "tuning.evaluate.tables": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.declared": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.network": "tests/tuning/evaluate/test_run.py",
+    "tuning.evaluate.wanted": "tests/tuning/evaluate/test_run.py",
     "tuning.evaluate.oracle": "tests/loadtests/query_attacks/test_attempt.py",
     "tuning.evaluate.targets": "tests/tuning/evaluate/test_adaptive.py",
     "tuning.tune_picture": "tests/tuning/test_tune.py",
