@@ -33,6 +33,10 @@ _STRANGER = """\
 {where} is not the admin port of a Breakwater of this version: {why}
   It is the one `breakwater serve` logs as `admin on HOST:PORT`, not where clients connect.
   Prometheus likes 9090, too."""
+_NO_ENTRY = """\
+{where}: {why}
+  Give the token with --token-file FILE, or in BREAKWATER_TOKEN: it is the content of the file that
+  control.token_file names on that machine"""
 _DEFECT = "{where} answered {why}: the log of `breakwater serve` says more"
 
 
@@ -41,6 +45,8 @@ class Address(NamedTuple):
 
     host: str
     port: int
+    token: str = ""
+    """Shown where there is one."""
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -156,9 +162,10 @@ def _ask(
     admin: Address, method: str, path: str, wanted: tuple[str, ...]
 ) -> tuple[dict[str, Any], float]:
     """The JSON object answered, which has the wanted keys, and when that was there."""
-    connection = HTTPConnection(*admin, timeout=TIMEOUT_S)
+    connection = HTTPConnection(admin.host, admin.port, timeout=TIMEOUT_S)
+    shown = {"Authorization": f"Bearer {admin.token}"} if admin.token else {}
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=shown)
         response = connection.getresponse()
         body = response.read()
     except OSError as error:
@@ -169,6 +176,10 @@ def _ask(
     finally:
         connection.close()
     why = f"{response.status} {printable(response.reason)}"
+    if response.status == 401:
+        raise NoAnswerError(
+            _NO_ENTRY.format(where=admin, why=printable(body.decode(errors="replace").strip()))
+        )
     if response.status == 500:
         raise NoAnswerError(_DEFECT.format(where=admin, why=why))
     try:

@@ -149,7 +149,7 @@ TABLE = {
         "proxy.evaluation proxy.files proxy.lineage tuning.data_facts "
         "tuning.evaluate.conclusion tuning.evaluate.page_detection "
         "tuning.evaluate.page_service tuning.evaluate.threats tuning.evaluate.titles "
-        "tuning.page.document tuning.page.markup tuning.page.rows numpy pydantic"
+        "tuning.page.document tuning.page.markup tuning.page.rows numpy pydantic yaml"
     ),
     "tuning.evaluate.page_detection": (
         "proxy.evaluation tuning.evaluate.conclusion tuning.evaluate.sizes "
@@ -162,7 +162,9 @@ TABLE = {
     ),
     "tuning.evaluate.titles": "",
     "tuning.evaluate.threats": "tuning.evaluate.sizes tuning.page.rows",
-    "tuning.evaluate.conclusion": ("tuning.evaluate.sizes tuning.evaluate.titles tuning.page.rows"),
+    "tuning.evaluate.conclusion": (
+        "tuning.evaluate.sizes tuning.evaluate.titles tuning.page.rows"
+    ),
     "tuning.page.ladder": "tuning.page.canvas tuning.page.rows matplotlib",
     "tuning.diff": (
         "proxy.artifacts proxy.config proxy.configfile proxy.errors proxy.explorer.sweep "
@@ -242,12 +244,36 @@ TABLE = {
         "proxy.artifacts tuning.evaluate.rows tuning.evaluate.sizes tuning.evaluate.store "
         "tuning.evaluate.subject tuning.evaluate.wanted"
     ),
+    "tuning.card": "",
+    "tuning.card.background": (
+        "proxy.config proxy.lineage tuning.card.blocks tuning.card.state tuning.data_facts "
+        "pydantic"
+    ),
+    "tuning.card.blocks": "tuning.page.document tuning.page.markup",
+    "tuning.card.content": (
+        "proxy.config tuning.card.background tuning.card.blocks tuning.card.gaps "
+        "tuning.card.state tuning.evaluate.conclusion tuning.evaluate.threats "
+        "tuning.evaluate.titles tuning.page.rows"
+    ),
+    "tuning.card.gaps": (
+        "detectors proxy.config purifiers tuning.evaluate.conclusion tuning.evaluate.sizes "
+        "tuning.evaluate.titles tuning.page.rows"
+    ),
+    "tuning.card.state": (
+        "detectors.rule proxy.artifacts proxy.config proxy.errors proxy.evaluation "
+        "proxy.parts proxy.rules tuning.card.gaps tuning.evaluate.conclusion "
+        "tuning.evaluate.store torch"
+    ),
+    "tuning.card.write": (
+        "proxy.config proxy.errors proxy.files tuning.card.blocks tuning.card.content "
+        "tuning.card.state rich"
+    ),
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
     "proxy.cli": (
-        "proxy.commands.calibrate proxy.commands.check proxy.commands.demo "
-        "proxy.commands.diff proxy.commands.evaluate proxy.commands.fit "
+        "proxy.commands.calibrate proxy.commands.card proxy.commands.check "
+        "proxy.commands.demo proxy.commands.diff proxy.commands.evaluate proxy.commands.fit "
         "proxy.commands.history proxy.commands.label proxy.commands.policy "
         "proxy.commands.serve proxy.commands.suspicious proxy.commands.tune "
         "proxy.commands.watch proxy.errors"
@@ -267,7 +293,10 @@ TABLE = {
     "proxy.commands.fit": "proxy.commands.options proxy.errors +tuning.fit_networks",
     "proxy.commands.tune": "proxy.commands.options proxy.errors +tuning.tune",
     "proxy.commands.check": "proxy.commands.options +tuning.report",
-    "proxy.commands.history": "proxy.commands.options +proxy.history.listing +proxy.inquiry",
+    "proxy.commands.history": (
+        "proxy.commands.control_port proxy.commands.options +proxy.history.listing "
+        "+proxy.inquiry"
+    ),
     "proxy.commands.demo": "proxy.commands.options +tuning.demo",
     "proxy.commands.control_port": (
         "proxy.commands.options proxy.errors +proxy.control.client ~proxy.control.client"
@@ -297,6 +326,7 @@ TABLE = {
         "proxy.commands.options proxy.errors +tuning.evaluate.run +tuning.evaluate.wanted "
         "+tuning.lineage"
     ),
+    "proxy.commands.card": "proxy.commands.options proxy.errors +tuning.card.write",
     "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
         "proxy.admin proxy.audit proxy.batcher proxy.config proxy.console.routes "
@@ -846,6 +876,9 @@ TESTED_IN = {
     "tuning.evaluate.page_detection": "tests/tuning/evaluate/test_page.py",
     "tuning.evaluate.page_service": "tests/tuning/evaluate/test_page.py",
     "tuning.evaluate.titles": "tests/tuning/evaluate/test_conclusion.py",
+    "tuning.card.background": "tests/tuning/card/test_write.py",
+    "tuning.card.content": "tests/tuning/card/test_write.py",
+    "tuning.card.state": "tests/tuning/card/test_write.py",
     "tuning.page.canvas": "tests/tuning/page/test_plots.py",
     "tuning.demo.traffic": "tests/tuning/demo/test_story.py",
     "tuning.evaluate.adversaries": "tests/tuning/evaluate/test_attacks.py",

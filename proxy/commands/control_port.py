@@ -53,7 +53,7 @@ def with_client(options: argparse.Namespace, work: Callable[[Client], int]) -> i
     host, port = options.control
     place = Place(
         f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-        token=_token(options.token_file),
+        token=token_of(options.token_file),
         ca_file=options.ca,
         cert_file=options.cert,
         key_file=options.key,
@@ -67,7 +67,12 @@ def with_client(options: argparse.Namespace, work: Callable[[Client], int]) -> i
         return 1
 
 
-def _token(path: Path | None) -> str:
+def token_of(path: Path | None) -> str:
+    """The token in a file, or in BREAKWATER_TOKEN; empty where there is none.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no token.
+    """
     if path is None:
         token, where = os.environ.get("BREAKWATER_TOKEN", ""), "BREAKWATER_TOKEN"
     else:

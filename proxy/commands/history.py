@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
+from proxy.commands.control_port import token_of
 from proxy.commands.options import Commands, address, command, seconds
 
 _DESCRIPTION = """\
@@ -22,6 +24,8 @@ list of its own: clear at all of them.
 What a terminal would act on in a principal's name is printed as an escape like \\x1b; --clear takes
 the name as it is printed.
 
+Where control.token_file is configured it needs the token, from --token-file or BREAKWATER_TOKEN.
+
 Exit status 0: done; 1: no answer; 2: the command was not understood."""
 
 
@@ -35,6 +39,7 @@ def add(commands: Commands) -> None:
         metavar="HOST:PORT",
         help="admin port of the sidecar (default: 127.0.0.1:9090)",
     )
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token")
     parser.add_argument("--model", metavar="NAME", help="only alarms at this model")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--clear", metavar="PRINCIPAL", help="end this principal's quarantine")
@@ -55,7 +60,7 @@ def _run(options: argparse.Namespace, _: Sequence[str]) -> int:
     from proxy import inquiry
     from proxy.history.listing import meant
 
-    admin = inquiry.Address(*options.admin)
+    admin = inquiry.Address(*options.admin, token=token_of(options.token_file))
     settings = {"model": options.model, "as_json": options.json}
     if options.clear_all:
         return inquiry.clear(admin, None, **settings)
