@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from proxy import __version__
 from proxy.commands import (
     calibrate,
+    card,
     check,
     demo,
     diff,
@@ -27,7 +28,7 @@ from proxy.commands import (
 from proxy.errors import ConfigError
 
 COMMANDS = (
-    *(serve, calibrate, fit, evaluate, tune, check, diff),
+    *(serve, calibrate, fit, evaluate, tune, card, check, diff),
     *(policy, watch, suspicious, label, history, demo),
 )
 """In the order of `--help`."""

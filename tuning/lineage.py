@@ -87,8 +87,8 @@ def describe(
     constant = np.flatnonzero(((flat.amax(1) == flat.amin(1)) & (flat.shape[1] > 1)).numpy())
     return Lineage(
         sha256=found.sha256,
-        source=(said.source or data.name)[:LONGEST],
-        licence=(said.licence or NOT_STATED)[:LONGEST],
+        source=_line(said.source or data.name),
+        licence=_line(said.licence or NOT_STATED),
         kind=kind,
         samples=len(found.x),
         shape=found.shape or tuple(found.x.shape[1:]),
@@ -102,6 +102,11 @@ def describe(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={"breakwater": __version__, "torch": torch.__version__, "numpy": np.__version__},
     )
+
+
+def _line(text: str) -> str:
+    """One line that no terminal acts on; file names may hold anything."""
+    return "".join(c if c.isprintable() else " " for c in text)[:LONGEST]
 
 
 def _finding(places: npt.ArrayLike, looked_at: int, how: str) -> Finding:

@@ -27,7 +27,7 @@ from tests.proxy.running import LIMIT_S, UNBOUNDED, Call, Recorder, ask, until
 from tuning.triton import EmbeddedTriton
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("serve", "calibrate", "check", "history", "demo")
+COMMANDS = ("serve", "calibrate", "card", "check", "history", "demo")
 INFER = infer_request({"image": np.zeros((1, 3, 32, 32), np.float32)}, model="digits_like")
 
 

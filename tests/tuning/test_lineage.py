@@ -50,6 +50,11 @@ def test_a_file_is_described_as_it_is_stored(tmp_path: Path) -> None:
     assert describe(path, read, origin=Origin("the north gate")).source == "the north gate"
 
 
+def test_a_file_name_is_one_harmless_line() -> None:
+    found = describe(Path("a\n\x1b[2J\u202e.npz"), Dataset(images(9), None, "ab"))
+    assert found.source == "a  [2J .npz"
+
+
 def test_copies_are_counted_and_told() -> None:
     x = images(140)
     found = look(torch.cat([x, x[:60]]))

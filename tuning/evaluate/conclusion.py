@@ -13,6 +13,8 @@ from tuning.page.rows import Row, number
 
 CLEAN = "clean"
 _ACTIONS = ("purify", "block")
+_FEWEST = 10
+"""Successful images of an attack from which on its share caught says something."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +49,34 @@ class Findings:
 
     @property
     def weakest(self) -> Row | None:
-        """The attack of which the smallest share is caught."""
-        known = [row for row in self.attacks if not math.isnan(number(row, "tpr"))]
-        return min(known, key=lambda row: number(row, "tpr"), default=None)
+        """The attack of which the smallest share is caught, of those that succeed often enough."""
+        return min(self._telling, key=lambda row: number(row, "tpr"), default=None)
+
+    @property
+    def _telling(self) -> list[Row]:
+        return [
+            row
+            for row in self.attacks
+            if number(row, "samples") >= _FEWEST and not math.isnan(number(row, "tpr"))
+        ]
+
+    def rare(self) -> list[str]:
+        """Threat models all of whose attacks succeed too rarely to say how many are caught."""
+        known = {row.get("threat") for row in self._telling}
+        met = {row.get("threat") for row in self.attacks}
+        return [threat for threat in THREATS if threat in met - known]
 
     def caught(self) -> dict[str, tuple[float, int]]:
         """Threat model -> mean share caught over its attacks, and how many those are.
 
-        What some part of the defence learned from is left out where there are others.
+        What some part of the defence learned from is left out where there are others, and so are
+        attacks that hardly ever succeed.
         """
         found = {}
         for threat in THREATS:
-            some = [row for row in self.attacks if row.get("threat") == threat]
+            some = [row for row in self._telling if row.get("threat") == threat]
             fair = [row for row in some if not row.get("tuned_on")] or some
-            shares = [s for row in fair if not math.isnan(s := number(row, "tpr"))]
+            shares = [number(row, "tpr") for row in fair]
             if shares:
                 found[threat] = (sum(shares) / len(shares), len(shares))
         return found
@@ -86,11 +102,16 @@ class Findings:
             for action in _ACTIONS:
                 share = number(row, f"robust_{action}")
                 if share < alone:
+                    high, low = number(row, f"robust_{action}_high"), number(row, "robust_none_low")
+                    chance = "; intervals overlap" if high >= low else ""
                     found.append(
-                        f"{titled(str(row.get('name')))}, {action} (right answers "
-                        f"{percent(share)} instead of {percent(alone)})"
+                        f"{titled(str(row.get('name')))}, {row.get('threat')}, {action} (right "
+                        f"answers {percent(share)} instead of {percent(alone)}{chance})"
                     )
         return found
+
+
+_RARE = "Attacks fool the undefended model too rarely to say how many are caught."
 
 
 def sentences(findings: Findings) -> tuple[str, str]:
@@ -118,13 +139,16 @@ def _alarms(findings: Findings) -> str:
 
 def _defence(findings: Findings) -> str:
     caught = findings.caught()
+    rare = findings.rare()
     if not caught:
-        return "No attack was measured."
+        return _RARE if rare else "No attack was measured."
     means = ", ".join(
         f"{percent(share)} {threat} ({count} {'attack' if count == 1 else 'attacks'})"
         for threat, (share, count) in caught.items()
     )
     told = f"Of successful attacks it catches, on average, {means}"
+    if rare:
+        told += f" (too few {' and '.join(rare)} attacks succeed to say)"
     weakest = findings.weakest
     if weakest is not None:
         told += f", least {titled(str(weakest.get('name')))} at {interval(weakest, 'tpr')}"

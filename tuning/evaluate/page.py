@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 from pydantic import ValidationError
 
 from proxy.evaluation import Evaluation
@@ -22,7 +23,7 @@ from tuning.evaluate.conclusion import Findings, percent, sentences
 from tuning.evaluate.titles import titled
 from tuning.page import markup
 from tuning.page.document import document
-from tuning.page.rows import number
+from tuning.page.rows import Row, number
 
 Pictures = Mapping[str, Mapping[str, npt.NDArray[np.uint8]]]
 """Attack -> its images (C, H, W) by caption."""
@@ -59,11 +60,11 @@ def render(
         "An attacker who knows all": page_service.knowing(findings),
         "Attackers who ask": page_service.queries(findings),
         "Latency and cost": page_service.latency(findings),
-        "Pictures": "".join(markup.pictures(titled(n), some) for n, some in pictures.items()),
+        "Pictures": _pictures(pictures),
         "Defence": _policy(report),
-        "Data": data(report.get("data")),
+        "Data": _data(report),
         "How to reproduce": _reproduce(report),
-        "All rows": markup.shapes(findings.rows),
+        "All rows": _rows(findings),
     }
     model = str(report.get("model", ""))
     names = ("model", "date", "breakwater", "commit", "machine")
@@ -73,7 +74,7 @@ def render(
         about,
         shown,
         title=f"Breakwater: evaluation of {model}",
-        lead=_lead(findings),
+        lead=_lead(findings) + _notes(report),
     )
 
 
@@ -112,7 +113,8 @@ def _figures(findings: Findings) -> list[tuple[str, str]]:
         who = f"an attacker who knows all, {knowing.get('eps_255')}/255"
         found.append((percent(lost), f"of images lost to {who}; undefended {percent(alone)}"))
     harm = findings.harm()
-    found.append((str(len(harm)), "cases in which the defence did worse than none"))
+    cases = "case" if len(harm) == 1 else "cases"
+    found.append((str(len(harm)), f"{cases} in which the defence did worse than none"))
     return found
 
 
@@ -123,26 +125,52 @@ def _threats(findings: Findings) -> str:
     ) + markup.prose(threats.table(findings.rows))
 
 
+def _notes(report: Mapping[str, Any]) -> str:
+    """What to bear in mind while reading."""
+    notes = report.get("notes")
+    told = [str(note) for note in notes] if isinstance(notes, list) else []
+    if report.get("quick"):
+        told.append("a quick run: few images, so intervals are wide")
+    return "".join(f'<p class="warning"><b>Note:</b> {html.escape(each)}.</p>' for each in told)
+
+
+def _pictures(pictures: Pictures) -> str:
+    """Attacks with what became of them, then single images side by side."""
+    shown = [markup.pictures(titled(n), some) for n, some in pictures.items() if len(some) > 1]
+    single = {
+        f"{titled(name)} ({caption})": image
+        for name, some in pictures.items()
+        for caption, image in some.items()
+        if len(some) == 1
+    }
+    if single:
+        shown.append(markup.pictures("no attacks", single))
+    return "".join(shown)
+
+
 def _policy(report: Mapping[str, Any]) -> str:
     policy = report.get("policy")
-    if not isinstance(policy, Mapping) or not policy:
+    if not isinstance(policy, Mapping):
         return ""
-    return markup.facts([(str(name), _words(value)) for name, value in policy.items()])
+    told = [(str(name), _words(v)) for name, v in policy.items() if name != "calibrated"]
+    made = policy.get("calibrated")
+    if isinstance(made, Mapping):
+        names = ("date", "breakwater", "model_version", "samples", "groups", "weights")
+        told += [(f"calibrated: {name}", _words(made[name])) for name in names if made.get(name)]
+    return markup.facts(told) if told else ""
 
 
-def data(described: object) -> str:
-    """What is known of the data: one lineage, or several by what they are for.
-
-    Args:
-        described: as `report.json` or a calibration holds it.
-    """
-    if not isinstance(described, Mapping) or not described:
-        return ""
-    if "sha256" not in described and all(isinstance(v, Mapping) for v in described.values()):
-        return "".join(
-            f"<h3>{html.escape(str(name))}</h3>{_one(value)}" for name, value in described.items()
-        )
-    return _one(described)
+def _data(report: Mapping[str, Any]) -> str:
+    """What is known of the images evaluated with, and of those calibrated on."""
+    policy = report.get("policy")
+    made = policy.get("calibrated") if isinstance(policy, Mapping) else None
+    calibrated = made.get("data") if isinstance(made, Mapping) else None
+    named = {"Evaluated with": report.get("data"), "Calibrated on": calibrated}
+    return "".join(
+        f"<h3>{name}</h3>{_one(described)}"
+        for name, described in named.items()
+        if isinstance(described, Mapping) and described
+    )
 
 
 def _one(described: Mapping[str, Any]) -> str:
@@ -170,8 +198,19 @@ def _reproduce(report: Mapping[str, Any]) -> str:
 def _words(value: object) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, Mapping) and all(isinstance(v, str | int | float) for v in value.values()):
-        return ", ".join(f"{name} {each}" for name, each in value.items())
     if isinstance(value, list | tuple) and all(isinstance(v, str | int | float) for v in value):
         return ", ".join(map(str, value))
-    return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, Mapping | list | tuple):
+        return yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False, allow_unicode=True)
+    return str(value)
+
+
+def _rows(findings: Findings) -> str:
+    """All rows, folded by kind and columns."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in findings.rows:
+        found.setdefault((str(row.get("kind", "other")), *row), []).append(row)
+    return "".join(
+        markup.folded(f"{kind} ({len(some)} rows)", markup.plain(some))
+        for (kind, *_), some in found.items()
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,6 +23,8 @@ _ROLES = {
 }
 _POINTS = 80
 _FEWEST = 20
+_WIDE = 26
+"""Characters above a panel, at most."""
 
 
 def attacks(findings: Findings) -> str:
@@ -79,7 +82,7 @@ def _aurocs(rows: Sequence[Row]) -> str:
         }
         for row in rows
     ]
-    return f"<details><summary>As a table</summary>{markup.plain(lines)}</details>"
+    return markup.folded("As a table", markup.plain(lines))
 
 
 def _area(row: Row) -> str:
@@ -96,7 +99,9 @@ def receiver(evaluation: Evaluation | None) -> str:
         return ""
     below = np.sort(np.concatenate(benign))
     curves = {}
-    for name, kind in evaluation.of(ATTACK).items():
+    attacks = evaluation.of(ATTACK)
+    for name in sorted(attacks, key=lambda name: _place(name, evaluation)):
+        kind = attacks[name]
         if kind.fused is not None and len(kind.fused) > 1:
             rates = np.geomspace(1e-3, 0.1, _POINTS)
             thresholds = np.quantile(below, 1 - rates, method="higher")
@@ -114,9 +119,15 @@ def receiver(evaluation: Evaluation | None) -> str:
     ) + markup.plot(drawn, f"Receiver operating characteristics; at 1 % false alarms: {told}.")
 
 
+def _place(name: str, evaluation: Evaluation) -> tuple[int, str]:
+    threat = evaluation.threat(name)
+    return (THREATS.index(threat) if threat in THREATS else len(THREATS), name)
+
+
 def _known(name: str, evaluation: Evaluation) -> str:
     threat = evaluation.threat(name)
-    return f"{titled(name)}, {threat}" if threat else titled(name)
+    whole = f"{titled(name)}, {threat}" if threat else titled(name)
+    return textwrap.shorten(whole, _WIDE, placeholder="...")
 
 
 def benign(findings: Findings) -> str:

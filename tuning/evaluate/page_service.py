@@ -42,7 +42,7 @@ def actions(findings: Findings) -> str:
         parts.append(markup.heat(on_attacks, "attack", best_of="line"))
     if live:
         parts.append(markup.note("The same through running sidecars: what clients were served."))
-        parts.append(f"<details><summary>As served</summary>{markup.shapes(live)}</details>")
+        parts.append(markup.folded("As served", markup.shapes(live)))
         parts.append(_agreement(findings))
     return "".join(parts)
 

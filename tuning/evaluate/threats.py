@@ -47,6 +47,10 @@ MODELS: dict[str, Threat] = {
 }
 
 
+_ATTACKS = ("attack", "transfer", "adaptive", "query")
+"""Kinds of row that are results of attackers."""
+
+
 def table(rows: Sequence[Row]) -> list[Row]:
     """The threat models as rows for readers, with what was measured of each.
 
@@ -69,11 +73,12 @@ def table(rows: Sequence[Row]) -> list[Row]:
 
 def _measured(rows: Sequence[Row]) -> str:
     skipped = [str(row["skipped"]) for row in rows if row.get("skipped")]
-    told = [row for row in rows if row.get("kind") != "summary" and not row.get("skipped")]
+    told = [row for row in rows if row.get("kind") in _ATTACKS and not row.get("skipped")]
     if not told:
         return f"no: {skipped[0]}" if skipped else "no"
     most = max(int(number(row, "tried" if row.get("tried") else "samples")) for row in told)
-    return f"yes, {len(told)} {'row' if len(told) == 1 else 'rows'}, up to {most} images each"
+    count = f"{len(told)} {'result' if len(told) == 1 else 'results'}"
+    return f"yes, {count} of up to {most} images"
 
 
 def _budget(rows: Sequence[Row]) -> str:

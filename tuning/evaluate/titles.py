@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 NAMES = {
     "fgsm8": "FGSM 8",
     "pgd2": "PGD 2",
@@ -17,8 +19,13 @@ NAMES = {
     "cw": "CW",
     "cw_k20": "CW kappa 20",
     "hsj": "HopSkipJump",
+    "square_queries": "Square",
+    "hop_skip_jump_queries": "HopSkipJump",
 }
 """Attack -> the name people know it by; numbers are bounds of 255."""
+
+_BOUNDED = re.compile(r"(grey|adaptive)(\d+)(\w*)", re.ASCII)
+"""Attacks that are named by their bound, and the way they take through the defence."""
 
 TUNED = "(tuned on)"
 """What marks an attack that some part of the defence learned from."""
@@ -27,7 +34,10 @@ TUNED = "(tuned on)"
 def titled(name: str) -> str:
     """A name as a reader knows it, e.g. `transfer_pgd8` -> PGD 8."""
     bare = name.removeprefix("transfer_")
-    bound = bare.removeprefix("grey")
-    if bare.startswith("grey") and bound.isdecimal():
-        return f"EOT PGD {bound}"
+    bounded = _BOUNDED.fullmatch(bare)
+    if bounded:
+        kind, bound, way = bounded.groups()
+        return (
+            f"EOT PGD {bound}" if kind == "grey" else f"{way.strip('_').replace('_', ' ')} {bound}"
+        )
     return NAMES.get(bare, bare.replace("_", " "))

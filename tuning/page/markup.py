@@ -144,10 +144,14 @@ def shapes(rows: Sequence[Row]) -> str:
     for row in rows:
         found.setdefault(tuple(row), []).append(row)
     return "".join(
-        f"<details><summary>{html.escape(', '.join(shape[:3]))} … ({len(some)} rows)</summary>"
-        f"{plain(some)}</details>"
+        folded(f"{', '.join(shape[:3])} … ({len(some)} rows)", plain(some))
         for shape, some in found.items()
     )
+
+
+def folded(summary: str, content: str) -> str:
+    """HTML that shows when its summary is opened."""
+    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
 
 
 def cell(value: str | float | bool | None) -> str:

@@ -157,6 +157,7 @@ def bounds(
             panel.set_title(textwrap.shorten(defence, 46, placeholder=" ..."), loc="left")
             panel.set_ylim(-0.02, 1.03)
             sizes = sorted({number(row, "eps_255") for row in rows})
+            panel.set_xlim(math.log2(sizes[0]) - 0.3, math.log2(sizes[-1]) + 0.3)
             panel.set_xticks([math.log2(b) for b in sizes], [f"{b:g}/255" for b in sizes])
             panel.yaxis.set_major_formatter(PERCENT)
         return svg(figure)

@@ -51,7 +51,10 @@ def test_what_a_part_learned_from_is_no_evidence() -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (attack("cw", 0.5, robust_purify=0.1), "CW, purify (right answers 10 % instead of 20 %)"),
+        (
+            attack("cw", 0.5, robust_purify=0.1),
+            "CW, oblivious, purify (right answers 10 % instead of 20 %)",
+        ),
         (
             {"kind": "adaptive", "branch": "unflagged", "eps_255": 8, "strongest": 0.5}
             | {"undefended_strongest": 0.25},
@@ -77,6 +80,20 @@ def test_figures_that_are_not_known_are_left_out() -> None:
     assert "90 % oblivious (1 attack)" in text
     assert "least PGD 8" in text
     assert "nan" not in text
+
+
+def test_attacks_that_hardly_succeed_are_no_evidence() -> None:
+    rare = {**attack("transfer_pgd8", 0.0, "transfer"), "samples": 3}
+    text = told(attack("pgd8", 0.9), rare)
+    assert (
+        "90 % oblivious (1 attack) (too few transfer attacks succeed to say), least PGD 8" in text
+    )
+    assert "too rarely to say" in told(rare)
+
+
+def test_harm_within_the_intervals_says_so() -> None:
+    row = attack("cw", 0.5) | share("robust_none", 0.2, 40) | share("robust_purify", 0.15, 40)
+    assert "(right answers 15 % instead of 20 %; intervals overlap)" in told(row)
 
 
 def test_an_empty_report() -> None:

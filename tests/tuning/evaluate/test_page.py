@@ -69,6 +69,23 @@ def test_the_data_and_how_to_reproduce_are_told(text: str) -> None:
     assert '<th scope="row">seed</th><td>0</td>' in text
 
 
+def test_both_data_files_are_told_and_notes_come_early() -> None:
+    policy = {"calibrated": {"data": lineage(licence="CC0").model_dump(mode="json"), "date": "May"}}
+    notes = ["calibrated on <this> data"]
+    text = page.render(report(rows=[], policy=policy, notes=notes, quick=True), {})
+    assert text.index("calibrated on &lt;this&gt; data") < text.index("a quick run") < 9000
+    assert text.index("Evaluated with") < text.index("Calibrated on") < text.index("CC0")
+    assert '<th scope="row">calibrated: date</th><td>May</td>' in text
+
+
+def test_images_that_are_no_attacks_share_a_line() -> None:
+    image = pictures()["pgd8"]["original"]
+    shown = {"webp": {"unseen": image}, "texture": {"ood": image}, **pictures()}
+    text = page.render(report(rows=[]), shown)
+    assert text.count('<div class="pictures">') == 3
+    assert 'alt="no attacks: webp (unseen)"' in text
+
+
 def test_the_same_report_gives_the_same_page() -> None:
     once, again = (page.render(report(rows=few()), pictures()) for _ in range(2))
     assert once == again
@@ -82,10 +99,8 @@ def test_the_same_report_gives_the_same_page() -> None:
         {"rows": [{"kind": "attack"}, {"kind": "benign"}, {"kind": "adaptive"}, {"kind": "query"}]},
         {"rows": [{"kind": "latency"}, {"kind": "cost"}, {"kind": "served"}, {}, "text", 3]},
         {"rows": [], "data": {"anything": [1, {"deep": None}]}, "policy": "none"},
-        {
-            "rows": [],
-            "data": {"evaluated on": lineage().model_dump(mode="json"), "calibrated on": {"a": 1}},
-        },
+        {"rows": [], "policy": {"calibrated": {"data": {"a": 1}, "date": 3}, "config": {"a": [1]}}},
+        {"rows": [], "policy": {"calibrated": [1]}, "notes": "text", "data": [1]},
         {"rows": [], "data": None, "policy": {}, "command": None, "seed": None},
     ],
 )
