@@ -60,7 +60,8 @@ def _run(options: argparse.Namespace, _: Sequence[str]) -> int:
     from proxy import inquiry
     from proxy.history.listing import meant
 
-    admin = inquiry.Address(*options.admin, token=token_of(options.token_file))
+    host, port = options.admin
+    admin = inquiry.Address(host, port, token_of(options.token_file))
     settings = {"model": options.model, "as_json": options.json}
     if options.clear_all:
         return inquiry.clear(admin, None, **settings)
