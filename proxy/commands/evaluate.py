@@ -6,7 +6,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxy.commands.options import Commands, add_addresses, address, command, config_of, positive
+from proxy.commands.options import (
+    Commands,
+    add_addresses,
+    add_lineage,
+    address,
+    command,
+    config_of,
+    positive,
+)
 from proxy.errors import ConfigError
 
 _DESCRIPTION = """\
@@ -63,8 +71,7 @@ def add(commands: Commands) -> None:
         metavar="HOST:PORT",
         help="a running sidecar to ask instead of starting some; set annotate: true there",
     )
-    parser.add_argument("--source", default="", metavar="TEXT", help="where the data is from")
-    parser.add_argument("--licence", default="", metavar="TEXT", help="the data's licence")
+    add_lineage(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     parser.set_defaults(run=_run, log_level="ERROR")
 
