@@ -95,17 +95,9 @@ TABLE = {
     "tuning.knee": "tuning.load",
     "tuning.load": "proxy.rpc grpc numpy",
     "tuning.processes": "",
-    "tuning.tune": (
-        "proxy.adapt proxy.artifacts proxy.config proxy.defences proxy.devices proxy.errors "
-        "proxy.upstream tuning.costs tuning.demo.sidecar tuning.knee tuning.load tuning.processes "
-        "tuning.traffic +tuning.tune_picture tuning.variants rich uvloop"
-    ),
-    "tuning.tune_picture": "tuning.knee matplotlib",
     "tuning.costs": "tuning.knee tuning.variants rich",
     "tuning.traffic": ("proxy.adapt proxy.errors proxy.kinds proxy.wire tuning.dataset torch"),
-    "tuning.variants": (
-        "detectors.base proxy.artifacts proxy.config proxy.errors proxy.parts yaml"
-    ),
+    "tuning.variants": "detectors.base proxy.config proxy.errors proxy.parts tuning.narrow yaml",
     "tuning.evaluate": "",
     "tuning.evaluate.adaptive": "detectors.benign torch",
     "tuning.evaluate.adversaries": "numpy torch +art",
@@ -162,9 +154,7 @@ TABLE = {
     ),
     "tuning.evaluate.titles": "",
     "tuning.evaluate.threats": "tuning.evaluate.sizes tuning.page.rows",
-    "tuning.evaluate.conclusion": (
-        "tuning.evaluate.sizes tuning.evaluate.titles tuning.page.rows"
-    ),
+    "tuning.evaluate.conclusion": ("tuning.evaluate.sizes tuning.evaluate.titles tuning.page.rows"),
     "tuning.page.ladder": "tuning.page.canvas tuning.page.rows matplotlib",
     "tuning.diff": (
         "proxy.artifacts proxy.config proxy.configfile proxy.errors proxy.explorer.sweep "
@@ -246,8 +236,7 @@ TABLE = {
     ),
     "tuning.card": "",
     "tuning.card.background": (
-        "proxy.config proxy.lineage tuning.card.blocks tuning.card.state tuning.data_facts "
-        "pydantic"
+        "proxy.config proxy.lineage tuning.card.blocks tuning.card.state tuning.data_facts pydantic"
     ),
     "tuning.card.blocks": "tuning.page.document tuning.page.markup",
     "tuning.card.content": (
@@ -268,6 +257,83 @@ TABLE = {
         "proxy.config proxy.errors proxy.files tuning.card.blocks tuning.card.content "
         "tuning.card.state rich"
     ),
+    "tuning.tune": (
+        "proxy.configfile proxy.errors tuning.search.account tuning.search.basis "
+        "tuning.search.front tuning.search.latency tuning.search.measure "
+        "tuning.search.optimise tuning.search.outcome tuning.search.palette "
+        "tuning.search.promises tuning.search.proof tuning.search.recorded "
+        "tuning.search.shown tuning.search.space tuning.search.threats tuning.search.written "
+        "rich +tuning.search.picture"
+    ),
+    "tuning.capacity": (
+        "proxy.adapt proxy.artifacts proxy.config proxy.defences proxy.devices proxy.errors "
+        "proxy.upstream tuning.costs tuning.demo.sidecar tuning.knee tuning.load "
+        "tuning.narrow tuning.processes tuning.traffic tuning.variants rich uvloop "
+        "+tuning.capacity_picture"
+    ),
+    "tuning.narrow": (
+        "detectors.calibration proxy.artifacts proxy.config proxy.errors proxy.parts "
+        "proxy.weights torch"
+    ),
+    "tuning.search": "",
+    "tuning.search.front": "tuning.search.optimise tuning.search.outcome",
+    "tuning.search.fusing": (
+        "detectors.calibration detectors.fusion detectors.rule detectors.tails proxy.cascade "
+        "tuning.search.space numpy torch"
+    ),
+    "tuning.search.latency": "proxy.cascade tuning.search.outcome tuning.search.space numpy",
+    "tuning.search.optimise": (
+        "proxy.errors tuning.search.latency tuning.search.outcome tuning.search.space +optuna "
+        "~optuna"
+    ),
+    "tuning.search.outcome": (
+        "detectors.binomial detectors.calibration detectors.rule tuning.search.fusing "
+        "tuning.search.recorded tuning.search.space numpy"
+    ),
+    "tuning.search.promises": (
+        "detectors.benign proxy.adapt proxy.errors proxy.kinds proxy.wire "
+        "tuning.search.measure tuning.search.outcome grpc numpy torch"
+    ),
+    "tuning.search.proof": (
+        "proxy.config tuning.search.basis tuning.search.front tuning.search.latency "
+        "tuning.search.measure tuning.search.optimise tuning.search.outcome "
+        "tuning.search.promises tuning.search.recorded tuning.search.space numpy rich"
+    ),
+    "tuning.search.recorded": "proxy.errors proxy.evaluation numpy torch",
+    "tuning.search.shown": (
+        "tuning.search.front tuning.search.latency tuning.search.optimise "
+        "tuning.search.outcome tuning.search.promises tuning.search.recorded rich"
+    ),
+    "tuning.search.space": (
+        "detectors.base detectors.calibration proxy.cascade proxy.config proxy.errors proxy.parts"
+    ),
+    "tuning.search.threats": "proxy.errors tuning.search.front tuning.search.recorded",
+    "tuning.search.written": (
+        "proxy.config proxy.configfile proxy.errors proxy.files tuning.narrow pydantic ruamel"
+    ),
+    "tuning.capacity_picture": "tuning.knee matplotlib",
+    "tuning.search.account": (
+        "proxy.files tuning.search.basis tuning.search.front tuning.search.latency "
+        "tuning.search.optimise tuning.search.promises tuning.search.recorded "
+        "tuning.search.shown"
+    ),
+    "tuning.search.basis": (
+        "detectors.calibration proxy.adapt proxy.artifacts proxy.config proxy.defences "
+        "proxy.errors proxy.evaluation proxy.parts proxy.upstream purifiers tuning.batches "
+        "tuning.dataset tuning.narrow tuning.search.recorded torch"
+    ),
+    "tuning.search.measure": (
+        "detectors.base proxy.artifacts proxy.config proxy.errors proxy.rpc proxy.weights "
+        "tuning.demo.sidecar tuning.narrow tuning.processes tuning.search.latency "
+        "tuning.search.space tuning.variants grpc torch"
+    ),
+    "tuning.search.palette": (
+        "proxy.adapt proxy.artifacts proxy.config proxy.defences proxy.devices proxy.errors "
+        "proxy.parts proxy.upstream proxy.weights purifiers tuning.batches tuning.dataset "
+        "tuning.evaluate.recording tuning.evaluate.sizes tuning.evaluate.subject tuning.fit "
+        "tuning.narrow tuning.search.basis rich torch"
+    ),
+    "tuning.search.picture": "tuning.search.front tuning.search.optimise matplotlib",
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
@@ -291,11 +357,12 @@ TABLE = {
         "+tuning.lineage +tuning.live +tuning.live_calibration ~proxy.control.client"
     ),
     "proxy.commands.fit": "proxy.commands.options proxy.errors +tuning.fit_networks",
-    "proxy.commands.tune": "proxy.commands.options proxy.errors +tuning.tune",
+    "proxy.commands.tune": (
+        "proxy.commands.options proxy.errors +tuning.capacity +tuning.search.basis +tuning.tune"
+    ),
     "proxy.commands.check": "proxy.commands.options +tuning.report",
     "proxy.commands.history": (
-        "proxy.commands.control_port proxy.commands.options +proxy.history.listing "
-        "+proxy.inquiry"
+        "proxy.commands.control_port proxy.commands.options +proxy.history.listing +proxy.inquiry"
     ),
     "proxy.commands.demo": "proxy.commands.options +tuning.demo",
     "proxy.commands.control_port": (
@@ -902,7 +969,12 @@ TESTED_IN = {
     "tuning.evaluate.wanted": "tests/tuning/evaluate/test_run.py",
     "tuning.evaluate.oracle": "tests/loadtests/query_attacks/test_attempt.py",
     "tuning.evaluate.targets": "tests/tuning/evaluate/test_adaptive.py",
-    "tuning.tune_picture": "tests/tuning/test_tune.py",
+    "tuning.capacity_picture": "tests/tuning/test_capacity.py",
+    "tuning.search.account": "tests/tuning/test_tune.py",
+    "tuning.search.basis": "tests/tuning/test_tune.py",
+    "tuning.search.measure": "tests/tuning/test_tune.py",
+    "tuning.search.palette": "tests/tuning/test_tune.py",
+    "tuning.search.picture": "tests/tuning/search/test_shown.py",
     "proxy.__main__": "tests/proxy/test_cli.py",
     **{
         f"proxy.commands.{path.stem}": "tests/proxy/test_cli.py"

@@ -1,225 +1,261 @@
-"""`breakwater tune`: what each way to run the defence costs here, and which one fits a budget."""
+"""`breakwater tune`: which policy to take, from recorded scores and measured costs."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import platform
-import re
-import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from proxy import __version__, artifacts
-from proxy.adapt import ModelSpec, resolve
-from proxy.config import Config, Model
-from proxy.defences import describe
-from proxy.devices import use_device
-from proxy.errors import ConfigError, ProxyError
-from proxy.upstream import Upstream
-from tuning import traffic
-from tuning.costs import Cost, recommendation, table
-from tuning.demo.sidecar import Sidecar
-from tuning.knee import IDLE_PAUSE_S, IDLE_REQUESTS, QUICK, Effort, measure_capacity
-from tuning.load import Client
-from tuning.processes import cpu_s
-from tuning.variants import Variant, variants
+from proxy import configfile
+from proxy.errors import ConfigError
+from tuning.search import palette, shown
+from tuning.search.account import Account
+from tuning.search.basis import Basis, Given, read
+from tuning.search.front import Choice, Threat, binding, choose
+from tuning.search.latency import Paths, anchors
+from tuning.search.measure import Stand, patient, score_ms
+from tuning.search.optimise import Found, Limits, Search
+from tuning.search.outcome import HELD, Bench, bench_of
+from tuning.search.promises import message
+from tuning.search.proof import Proof, compared, held_out, proved
+from tuning.search.recorded import Recorded, record
+from tuning.search.space import Candidate, Space, candidate_of, space_of
+from tuning.search.threats import threats_of
+from tuning.search.written import write_policy
 
-CONNECTIONS = 8
-"""Enough that the kernel, which deals them out, leaves no worker without."""
-_CPU_REQUESTS = 400
-_CPU_SHARE = 0.5
-"""Of the knee: where CPU per request is measured."""
-_SAMPLES = re.compile(r'^breakwater_samples_total\{.*verdict="(\w+)"\} (\S+)', re.MULTILINE)
+MESSAGES = 128
+"""Different requests that are sent in turn."""
+REQUESTS, QUICK_REQUESTS = 400, 120
+"""To each sidecar that costs are predicted from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user wants of a policy.
+
+    Raises:
+        ConfigError: a limit is not one.
+    """
+
+    added_p99_ms: float = 5.0
+    max_fpr: float = 0.01
+    max_loss: float = 0.01
+    threat: str = ""
+    """The threat model to recommend for; empty: all attacks not made against one policy."""
+    trials: int = 200
+    may_block: bool = False
+    compare: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check the limits."""
+        if not 0 < self.max_fpr < 1:
+            raise ConfigError(f"--max-fpr must be between 0 and 1, not {self.max_fpr:g}")
+        if not 0 <= self.max_loss <= 1:
+            raise ConfigError(f"--max-accuracy-loss must be from 0 to 1, not {self.max_loss:g}")
+        if not self.added_p99_ms > 0:
+            raise ConfigError(f"--budget-ms must be more than 0, not {self.added_p99_ms:g}")
+
+    @property
+    def limits(self) -> Limits:
+        """As the search takes them."""
+        return Limits(self.added_p99_ms, self.max_fpr, self.max_loss)
 
 
 def run(
-    config: Config,
-    name: str,
+    given: Given,
+    wish: Wish,
+    config_file: Path,
     *,
-    data: Path | None = None,
-    budget_ms: float | None = None,
-    out: Path,
-    quick: bool = False,
+    command: str = "breakwater tune",
     console: Console | None = None,
 ) -> int:
-    """Measure the variants of one model's defence and write `tune.json` and `tune.png`.
+    """Search for a policy, check it, and write it.
 
     Args:
-        data: samples to send; random images of the model's shape when missing.
-        budget_ms: most that the defence may add to the p50; the configuration's when missing.
-        out: folder to write to.
-        quick: fewer and shorter measurements.
+        config_file: where the configuration was read from.
+        command: told in `tune.json`.
+
+    Returns:
+        0; 1 where no policy keeps the limits.
 
     Raises:
-        ConfigError: nothing can be measured; says what to do.
+        ConfigError: something is missing, stale or too little; says what to do.
     """
     console = console or Console(stderr=True)
-    model = _model(config, name)
-    budget = budget_ms if budget_ms is not None else model.budget_ms
-    spec = asyncio.run(_spec(config, name, model))
-    messages = traffic.requests(spec, data)
-    if data is None:
-        console.print("sending random images: with --data FILE.npz it would be your own traffic")
-    if os.getloadavg()[0] > 0.5:
-        console.print("this machine is busy: the figures will come out high and noisy")
-    costs = _measured(config, name, variants(model), messages, quick, console)
-    told = recommendation(costs, budget)
-    console.print(table(name, costs))
-    console.print(told)
-    _write(out, config, name, data, budget, costs, told)
-    drawn = _draw(out / "tune.png", costs, console)
-    console.print(f"written to {out / 'tune.json'}" + (f" and {out / 'tune.png'}" if drawn else ""))
+    account = Account(given, wish.limits, command)
+    with progress_on(console) as progress:
+        tuning = _Tuning.prepare(given, wish, account, progress, console)
+        chosen = tuning.choose()
+    if chosen is None:
+        return 1
+    choices, proof = chosen
+    tuning.tell(choices, proof)
+    policy = tuning.space.policy(choices[0].taken.candidate)
+    config = configfile.load(config_file)
+    file = write_policy(given.out, config_file, config, tuning.basis.whole, policy)
+    console.print(f"written to {file}, with its calibration; all candidates are in {account.file}")
     return 0
 
 
-def _model(config: Config, name: str) -> Model:
-    model = config.models.get(name)
+@dataclass(frozen=True, slots=True)
+class _Tuning:
+    """A search with all it rests on."""
+
+    given: Given
+    wish: Wish
+    account: Account
+    progress: Progress
+    console: Console
+    basis: Basis
+    recorded: Recorded
+    threats: Sequence[Threat]
+    space: Space
+    bench: Bench
+    old: Candidate | None
+
+    @classmethod
+    def prepare(
+        cls, given: Given, wish: Wish, account: Account, progress: Progress, console: Console
+    ) -> _Tuning:
+        if given.evaluation is not None and not given.detectors:
+            basis = read(given)
+        else:
+            basis = palette.make(given, wish.max_fpr, progress)
+        recorded = record(basis.evaluation, seed=given.seed)
+        threats = threats_of(recorded, wish.threat)
+        space = space_of(basis.whole.model, basis.chains, basis.calibration, wish.max_fpr)
+        if not threats[0].attacks:
+            console.print("no attacks were recorded: only false alarms and costs can be weighed")
+        old = _old(wish.compare, given.name, space)
+        bench = bench_of(recorded, space, basis.calibration)
+        account.basis(basis, recorded, threats)
+        return cls(
+            given, wish, account, progress, console, basis, recorded, threats, space, bench, old
+        )
+
+    @property
+    def requests(self) -> int:
+        return QUICK_REQUESTS if self.given.quick else REQUESTS
+
+    def choose(self) -> tuple[list[Choice], Proof] | None:
+        """What to take against each threat model, and how the first does; None: nothing fits."""
+        basis = self.basis
+        messages = [message(basis.spec, one) for one in basis.fresh[:MESSAGES].split(1)]
+        with Stand(self.given.config, basis.whole, messages) as stand:
+            paths = self._costs(stand)
+            found = self._found(paths)
+            made = [
+                choose(found.trials, self.wish.limits, threat, may_block=self.wish.may_block)
+                for threat in self.threats
+            ]
+            choices = [choice for choice in made if choice is not None]
+            if not choices:
+                self.account.write()
+                self.console.print(binding(found.trials, self.wish.limits), markup=False)
+                self.console.print(f"all candidates are in {self.account.file}")
+                return None
+            self._draw(found, choices)
+            taken = choices[0].taken
+            proof = proved(
+                taken, self.old, basis, stand, self.space, paths, self.requests, self.progress
+            )
+        return choices, proof
+
+    def tell(self, choices: Sequence[Choice], proof: Proof) -> None:
+        """Print and write what was found."""
+        taken, recorded = choices[0].taken, self.recorded
+        for choice in choices:
+            self.console.print(shown.front_table(choice, self.wish.limits))
+            self.console.print(f"{choice.taken.candidate.name}\n{choice.why()}\n", markup=False)
+        held = self.bench.outcome(taken.candidate, HELD)
+        attacks = shown.attack_rows(held, recorded)
+        promises = [*proof.promises, *held_out(taken, self.bench)]
+        comparison = []
+        if self.old is not None:
+            comparison = compared(
+                taken.candidate, self.old, self.bench, recorded, self.threats, proof.measured
+            )
+        self.console.print(shown.attack_table(attacks))
+        if comparison:
+            self.console.print(shown.comparison_table(comparison))
+        self.console.print(shown.promise_table(promises))
+        self.account.chosen(choices)
+        self.account.checked(attacks, promises, comparison)
+        self.account.write()
+
+    def _costs(self, stand: Stand) -> Paths:
+        basis, space, progress = self.basis, self.space, self.progress
+        started = time.monotonic()
+        each = score_ms(space, basis.whole, basis.fresh, basis.classes)
+        wanted = anchors(space, each)
+        task = progress.add_task("starting sidecars", total=len(wanted))
+        models = {anchor.name: patient(space, anchor) for anchor in wanted}
+        stand.start(models, lambda: progress.advance(task))
+        for anchor in wanted:
+            if anchor.flagged and not stand.only_flagged(anchor.name):
+                self.console.print(f"{anchor.name}: no request of the data is", markup=False)
+        task = progress.add_task("asking them in turn", total=self.requests)
+        costs = stand.ask_in_turn(list(models), self.requests, lambda: progress.advance(task))
+        paths = Paths(space, each, {anchor: costs[anchor.name] for anchor in wanted})
+        self.account.costs(paths, self.requests, time.monotonic() - started)
+        return paths
+
+    def _found(self, paths: Paths) -> Found:
+        started = time.monotonic()
+        task = self.progress.add_task("searching", total=self.wish.trials)
+        search = Search(
+            self.space,
+            self.bench,
+            paths,
+            self.wish.limits,
+            self.threats[0].attacks,
+            self.wish.trials,
+            self.given.seed,
+        )
+        first = list(self.space.first())
+        found = search.run(
+            first if self.old is None else [self.old, *first],
+            lambda: self.progress.advance(task),
+        )
+        if found.interrupted:
+            self.console.print(f"interrupted: going on with {len(found.trials)} candidates")
+        self.account.candidates(found, self.threats, time.monotonic() - started)
+        return found
+
+    def _draw(self, found: Found, choices: Sequence[Choice]) -> None:
+        try:
+            from tuning.search.picture import draw
+        except ImportError:
+            self.console.print("no picture: it needs matplotlib (pip install breakwater[tune])")
+            return
+        self.given.out.mkdir(parents=True, exist_ok=True)
+        title = f"{self.given.name}: {len(found.trials)} policies"
+        draw(self.given.out / "tune.png", found.trials, choices, self.wish.limits, title)
+
+
+def _old(file: Path | None, name: str, space: Space) -> Candidate | None:
+    if file is None:
+        return None
+    model = configfile.load(file).models.get(name)
     if model is None:
-        known = ", ".join(config.models) or "none"
-        raise ConfigError(f"no model {name!r} in the configuration (there: {known})")
-    variants(model)  # raises where there is nothing to tune
-    assert model.calibration is not None  # noqa: S101 (the configuration demands one)
-    artifacts.load(model.calibration, name, model, use_device("cpu"))
-    return model
-
-
-async def _spec(config: Config, name: str, model: Model) -> ModelSpec:
-    upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
+        raise ConfigError(f"--compare {file}: it has no model {name}")
     try:
-        return resolve(name, model, *await describe(upstream, name))
-    except ProxyError as error:
-        raise ConfigError(
-            f"the model {name} cannot be asked at {config.upstream}: {error}; "
-            "is Triton running there?"
-        ) from error
-    finally:
-        await upstream.close()
+        return candidate_of(model, space)
+    except ConfigError as error:
+        raise ConfigError(f"--compare {file}: {error}") from error
 
 
-def _measured(
-    config: Config,
-    name: str,
-    chosen: Sequence[Variant],
-    messages: Sequence[bytes],
-    quick: bool,
-    console: Console,
-) -> list[Cost]:
-    """Every variant, each in a process of its own; pass-through stays up to compare with."""
-    columns = (TextColumn("{task.description:22}"), BarColumn(), MofNCompleteColumn())
-    costs: list[Cost] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="breakwater-tune-") as folder,
-        Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress,
-    ):
-        task = progress.add_task("", total=len(chosen))
-        bare = _start(chosen[0], Path(folder), config, name)
-        try:
-            for variant in chosen:
-                progress.update(task, description=variant.name)
-                is_bare = variant is chosen[0]
-                sidecar = bare if is_bare else _start(variant, Path(folder), config, name)
-                try:
-                    cost = uvloop.run(_cost(variant, sidecar, bare, messages, quick))
-                finally:
-                    if not is_bare:
-                        sidecar.stop()
-                costs.append(cost)
-                progress.advance(task)
-        finally:
-            bare.stop()
-    return costs
-
-
-def _start(variant: Variant, folder: Path, config: Config, name: str) -> Sidecar:
-    own = folder / re.sub(r"\W+", "-", variant.name)
-    own.mkdir()
-    return Sidecar(variant.write(own, config, name), own / "log", workers=variant.workers)
-
-
-async def _cost(
-    variant: Variant, sidecar: Sidecar, bare: Sidecar, messages: Sequence[bytes], quick: bool
-) -> Cost:
-    async with (
-        Client(sidecar.address, messages, connections=CONNECTIONS) as client,
-        Client(bare.address, messages, connections=CONNECTIONS) as other,
-    ):
-        try:
-            capacity = await measure_capacity(client, QUICK if quick else Effort())
-        except RuntimeError as error:
-            raise ConfigError(
-                f"{variant.name}: {error}; with action: block, send samples that are not "
-                "suspicious (--data)"
-            ) from error
-        await other.one_at_a_time(50, pause_s=0)
-        beside = await other.one_at_a_time(IDLE_REQUESTS, pause_s=IDLE_PAUSE_S)
-        rate = _CPU_SHARE * capacity.knee.throughput_per_s or 250 / capacity.idle_p50_ms
-        spent_s = cpu_s(sidecar.pid)
-        load = await client.open_loop(rate, _CPU_REQUESTS)
-        spent_s = cpu_s(sidecar.pid) - spent_s
-    answered = max(len(load.latency_ms), 1)
-    added_ms = capacity.idle_p50_ms - beside.percentile_ms(50)
-    return Cost(
-        variant=variant,
-        capacity=capacity,
-        added_p50_ms=0.0 if sidecar is bare else added_ms,
-        cpu_ms=1000 * spent_s / answered,
-        suspicious=await asyncio.to_thread(_suspicious, sidecar),
+def progress_on(console: Console) -> Progress:
+    """Bars that are gone when the work is done."""
+    return Progress(
+        TextColumn("{task.description:28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
     )
-
-
-def _suspicious(sidecar: Sidecar) -> float | None:
-    counts = {verdict: float(n) for verdict, n in _SAMPLES.findall(sidecar.metrics())}
-    total = sum(counts.values())
-    return counts.get("suspicious", 0.0) / total if total else None
-
-
-def _write(
-    out: Path,
-    config: Config,
-    name: str,
-    data: Path | None,
-    budget_ms: float,
-    costs: Sequence[Cost],
-    told: str,
-) -> None:
-    steps = [
-        {
-            "variant": cost.variant.name,
-            "offered_per_s": round(step.offered_per_s, 1),
-            "throughput_per_s": round(step.throughput_per_s, 1),
-            "p50_ms": round(step.p50_ms, 3),
-            "p99_ms": round(step.p99_ms, 3),
-            "kept_up": step.has_kept_up,
-        }
-        for cost in costs
-        for step in cost.capacity.knee.steps
-    ]
-    document = {
-        "breakwater": __version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
-        "model": name,
-        "upstream": config.upstream,
-        "data": "random images" if data is None else str(data),
-        "budget_ms": budget_ms,
-        "recommendation": told,
-        "rows": [cost.row() for cost in costs],
-        "steps": steps,
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "tune.json").write_text(json.dumps(document, indent=1) + "\n")
-
-
-def _draw(path: Path, costs: Sequence[Cost], console: Console) -> bool:
-    try:
-        from tuning.tune_picture import draw
-    except ImportError:
-        console.print("no picture: it needs matplotlib (pip install breakwater[demo])")
-        return False
-    draw(path, {cost.variant.name: cost.capacity for cost in costs})
-    return True

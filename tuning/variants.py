@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,10 @@ from pathlib import Path
 import yaml
 
 from detectors.base import Need
-from proxy import artifacts, parts
+from proxy import parts
 from proxy.config import Cascade, Config, Model
 from proxy.errors import ConfigError
+from tuning.narrow import Whole
 
 PASS_THROUGH = "pass-through"  # noqa: S105 (no password)
 _FREE_PORT = "127.0.0.1:0"
@@ -31,28 +30,33 @@ class Variant:
     alone shows, 3 on all evidence where the input leaves doubt, 4 on all evidence always."""
     workers: int = 1
 
-    def write(self, folder: Path, config: Config, name: str) -> Path:
+    def write(self, folder: Path, config: Config, whole: Whole) -> Path:
         """Write its configuration file, with free ports; returns the file.
+
+        Args:
+            whole: the model and the calibration this one's is narrowed from.
 
         The audit log goes to the folder, and the history is the process's own: what is measured
         leaves no trace where the real sidecar runs.
         """
         model = self.model
         if model is not None and model.calibration is not None:
-            model = model.model_copy(update={"calibration": _calibration(folder, name, model)})
+            own = whole.write(folder / "calibration" / whole.name, model)
+            model = model.model_copy(update={"calibration": own})
         history = config.history.model_copy(update={"shared": None})
-        whole = config.model_copy(
+        written = config.model_copy(
             update={
                 "listen": _FREE_PORT,
                 "admin": _FREE_PORT,
+                "control": None,
                 "unlisted_models": "pass",
                 "history": history,
                 "audit": config.audit.model_copy(update={"path": folder / "audit.jsonl"}),
-                "models": {} if model is None else {name: model},
+                "models": {} if model is None else {whole.name: model},
             }
         )
         file = folder / "breakwater.yaml"
-        document = whole.model_dump(mode="json", exclude_defaults=True)
+        document = written.model_dump(mode="json", exclude_defaults=True)
         # What was left out for being a default is one in the file too.
         file.write_text(yaml.safe_dump(document, sort_keys=False))
         return file
@@ -93,22 +97,3 @@ def _input_only(model: Model) -> Model | None:
     if not left or len(left) == len(model.detectors):
         return None
     return model.model_copy(update={"detectors": left, "cascade": None})
-
-
-def _calibration(folder: Path, name: str, model: Model) -> Path:
-    """The model's calibration as one of these detectors: it holds each detector's scores by itself.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    assert model.calibration is not None  # noqa: S101 (the caller looked)
-    copy = folder / "calibration" / name
-    try:
-        shutil.copytree(model.calibration, copy)
-        file = copy / artifacts.JSON_FILE
-        stored = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"calibration {model.calibration}: {error}") from error
-    stored["provenance"]["defence"] = artifacts.defence_of(model)
-    file.write_text(json.dumps(stored))
-    return copy

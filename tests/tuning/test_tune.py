@@ -1,115 +1,187 @@
-"""`breakwater tune` against a real Triton, and what it refuses."""
+"""`breakwater tune` against a real Triton: from recorded scores to a policy that is served."""
 
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
-from PIL import Image
 from rich.console import Console
 
+from proxy import artifacts, configfile, evaluation
 from proxy.cli import main
-from proxy.config import Config
+from proxy.devices import use_device
 from proxy.errors import ConfigError
+from proxy.evaluation import Evaluation, Kind
 from tests.defended import MODELS
 from tests.images import benign
-from tuning import knee, tune, variants
+from tests.tuning.search import scene
+from tuning import tune
+from tuning.search import promises
+from tuning.search.basis import Given
+from tuning.search.palette import make
 from tuning.triton import EmbeddedTriton
-from tuning.tune import run
+from tuning.tune import Wish, run
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(300)]
 MODEL = "digits_like"
+WAY = "median(size=3)"
 
 
-def config(triton: EmbeddedTriton, calibrations: Path, **changes: object) -> Config:
+@dataclass(frozen=True)
+class Files:
+    config: Path
+    evaluation: Path
+    data: Path
+    out: Path
+
+    def given(self) -> Given:
+        config = configfile.load(self.config)
+        return Given(config, MODEL, self.data, self.out, evaluation=self.evaluation, quick=True)
+
+
+@pytest.fixture
+def files(
+    triton: EmbeddedTriton, calibrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Files:
+    """A configuration, and an evaluation whose benign scores are those of real images."""
+    monkeypatch.setattr(tune, "QUICK_REQUESTS", 20)
+    monkeypatch.setattr(promises, "MOST_IMAGES", 60)
+    config = tmp_path / "breakwater.yaml"
     model = {
         **MODELS[MODEL],
+        "detectors": list(MODELS[MODEL]["detectors"]),
+        "calibration": str(calibrations / MODEL),
         "fpr": 0.05,
+        "mode": "enforce",
         "action": "purify",
-        "purifiers": ({"name": "median"},),
-        "calibration": calibrations / MODEL,
-        **changes,
+        "purifiers": [{"name": "median", "params": {"size": 3}}],
     }
-    return Config.model_validate({"upstream": triton.grpc_address, "models": {MODEL: model}})
+    config.write_text(
+        "# ours\n" + yaml.safe_dump({"upstream": triton.grpc_address, "models": {MODEL: model}})
+    )
+    found = configfile.load(config).models[MODEL]
+    scores = artifacts.load(calibrations / MODEL, MODEL, found, use_device("cpu")).calibration
+    folder = scene.write(tmp_path / "evaluation", recorded(scores.held(scores.names), scores.names))
+    data = tmp_path / "data.npz"
+    np.savez(data, x=benign(80, seed=77), y=np.arange(80) % 10)
+    return Files(config, folder, data, tmp_path / "out")
 
 
-@pytest.mark.timeout(300)
-def test_measures_what_was_asked_for_and_says_what_to_take(
-    triton: EmbeddedTriton, calibrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quickest = knee.Effort(idle_rounds=1, step_s=0.1, repeats=1, precision=1.0)
-    monkeypatch.setattr(tune, "QUICK", quickest)
-    monkeypatch.setattr(knee, "LONGEST_STEP_S", 0.5)
-    kept = ("pass-through", "enforce, 2 workers")
-    chosen = [
-        variant
-        for variant in variants.variants(config(triton, calibrations).models[MODEL])
-        if variant.name in kept
+def recorded(held: dict[str, torch.Tensor], names: tuple[str, ...]) -> Evaluation:
+    rng = np.random.default_rng(1)
+    kinds = [
+        Kind(evaluation.BENIGN, group, scores.numpy(), right=answers(rng, len(scores), 0.9, 0.9))
+        for group, scores in held.items()
     ]
-    monkeypatch.setattr(tune, "variants", lambda model: chosen)
-    data = tmp_path / "x.npz"
-    np.savez(data, x=benign(20, 5))
+    clean = held["clean"].numpy()
+    spread = clean.std(0)
+    for attack, shift in (("fgsm8", 9.0), ("pgd8", 6.0), ("square8", 9.0)):
+        moved = (clean + shift * spread).astype(np.float32)
+        right = answers(rng, len(clean), 0.0, 0.6)
+        kinds.append(Kind(evaluation.ATTACK, attack, moved, right=right))
+    threats = {"fgsm8": "oblivious", "pgd8": "oblivious", "square8": "black-box query"}
+    about = {"model": MODEL, "threats": threats}
+    return Evaluation(names, tuple(kinds), ("none", WAY), about, {"model": MODEL, "rows": []})
+
+
+def answers(rng: np.random.Generator, count: int, *shares: float) -> np.ndarray:
+    return (rng.random((count, len(shares))) < shares).astype(np.uint8)
+
+
+def test_from_scores_to_a_policy_that_is_served(files: Files) -> None:
     said = StringIO()
-    out = tmp_path / "out"
-    status = run(
-        config(triton, calibrations), MODEL, data=data, budget_ms=1e6, out=out, quick=True,
-        console=Console(file=said, width=120),
-    )  # fmt: skip
+    wish = Wish(1e4, 0.3, 0.3, trials=40, compare=files.config)
+    status = run(files.given(), wish, files.config, console=Console(file=said, width=100))
     assert status == 0
-    written = json.loads((out / "tune.json").read_text())
-    rows = {row["variant"]: row for row in written["rows"]}
-    assert tuple(rows) == kept
-    assert rows["pass-through"]["added_p50_ms"] == 0
-    assert rows["pass-through"]["suspicious"] is None
-    defended = rows["enforce, 2 workers"]
-    assert defended["idle_p50_ms"] > 0
-    assert defended["cpu_ms"] > rows["pass-through"]["cpu_ms"]
-    assert defended["suspicious"] < 0.5
-    assert written["recommendation"].startswith("Within 1e+06 ms take 'enforce, 2 workers'")
-    assert {step["variant"] for step in written["steps"]} == set(kept)
-    with Image.open(out / "tune.png") as picture:
-        assert min(picture.size) > 400
-    assert "enforce, 2 workers" in said.getvalue()
+    found = json.loads((files.out / "tune.json").read_text())
+    assert len(found["rows"]) == 40
+    assert {row["measured"] for row in found["costs"]} >= {"pass-through"}
+    figures = {row["figure"] for row in found["promises"]}
+    assert {"p99", "false-positive rate, fresh images"} <= figures
+    assert all("met" in row for row in found["promises"] if row["figure"].startswith("p99"))
+    assert found["comparison"][0]["figure"] == "harm, all attacks"
+    assert any(row["unseen"] for row in found["attacks"])
+    recommended = found["recommended"][0]
+    assert recommended["why"].count(". ") == 1
+    assert "block" not in recommended["policy"]
+    policy = configfile.load(files.out / "policy.yaml").models[MODEL]
+    assert policy.calibration is not None
+    artifacts.load(policy.calibration, MODEL, policy, use_device("cpu"))
+    assert (files.out / "policy.yaml").read_text().startswith("# ours\n")
+    assert (files.out / "tune.png").stat().st_size > 10_000
+    text = re.sub(r"\s+", " ", said.getvalue())
+    assert "recommended one, on what the search did not see" in text
 
 
-def test_an_unknown_model_is_told_with_those_there_are(
-    triton: EmbeddedTriton, calibrations: Path, tmp_path: Path
+def test_where_nothing_fits_the_candidates_are_kept_and_nothing_is_recommended(
+    files: Files,
 ) -> None:
-    with pytest.raises(ConfigError, match=r"no model 'other' in the configuration .there: digits"):
-        run(config(triton, calibrations), "other", out=tmp_path)
+    said = StringIO()
+    status = run(
+        files.given(), Wish(1e-9, 0.3, 0.3, trials=20), files.config,
+        console=Console(file=said, width=200),
+    )  # fmt: skip
+    assert status == 1
+    assert "added p99 binds. Nearest:" in said.getvalue()
+    assert len(json.loads((files.out / "tune.json").read_text())["rows"]) == 20
+    assert not (files.out / "policy.yaml").exists()
 
 
-def test_a_missing_calibration_is_told_with_the_remedy(
-    triton: EmbeddedTriton, tmp_path: Path
+def test_a_detector_that_was_not_recorded(files: Files) -> None:
+    names = ("residual", "margin", "energy", "feature_squeezing")
+    fewer = recorded({"clean": torch.randn(100, 3)}, names[:3])
+    scene.write(files.evaluation, fewer)
+    with pytest.raises(ConfigError, match="has no scores of feature_squeezing: evaluate again"):
+        run(files.given(), Wish(), files.config)
+
+
+def test_an_evaluation_of_another_model(files: Files) -> None:
+    scene.write(files.evaluation, scene.made())
+    with pytest.raises(ConfigError, match="is of model 'm', not 'digits_like'"):
+        run(files.given(), Wish(), files.config)
+
+
+def test_a_rate_the_calibration_does_not_support(files: Files) -> None:
+    with pytest.raises(ConfigError, match=r"supports false-positive rates from .* --max-fpr"):
+        run(files.given(), Wish(max_fpr=1e-4), files.config)
+
+
+def test_too_little_data_for_a_palette(files: Files) -> None:
+    given = Given(configfile.load(files.config), MODEL, files.data, files.out, quick=True)
+    with pytest.raises(ConfigError, match=r"has 80 samples: to calibrate .* takes about \d+; or"):
+        make(given, 0.01, tune.progress_on(Console(file=StringIO())))
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"max_fpr": 0.0}, "--max-fpr must be"),
+        ({"max_fpr": float("nan")}, "--max-fpr must be"),
+        ({"max_loss": -0.1}, "--max-accuracy-loss must be"),
+        ({"added_p99_ms": 0.0}, "--budget-ms must be"),
+        ({"added_p99_ms": float("nan")}, "--budget-ms must be"),
+    ],
+)
+def test_limits_that_are_none(limits: dict[str, float], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Wish(**limits)  # type: ignore[arg-type]
+
+
+def test_the_command_line_says_what_it_needs(
+    files: Files, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ConfigError, match=r"missing\. Run `breakwater calibrate"):
-        run(config(triton, tmp_path), MODEL, out=tmp_path)
-
-
-def test_without_triton_it_asks_whether_it_runs(
-    triton: EmbeddedTriton, calibrations: Path, tmp_path: Path
-) -> None:
-    there = config(triton, calibrations)
-    gone = there.model_copy(update={"upstream": "127.0.0.1:1"})
-    with pytest.raises(ConfigError, match=r"cannot be asked at 127.0.0.1:1: .* is Triton running"):
-        run(gone, MODEL, out=tmp_path)
-
-
-def test_the_command_line_needs_a_configuration(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["tune", "--model", MODEL, "--out", str(tmp_path)]) == 2
+    out = ["--model", MODEL, "--out", str(files.out)]
+    assert main(["tune", *out]) == 2
     assert "tune needs --config FILE" in capsys.readouterr().err
-
-
-def test_the_command_line_finds_the_model(
-    triton: EmbeddedTriton, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump({"upstream": triton.grpc_address, "models": {MODEL: {}}}))
-    assert main(["tune", "--config", str(file), "--model", MODEL, "--out", str(tmp_path)]) == 2
-    assert "lists no detectors" in capsys.readouterr().err
+    assert main(["tune", "--config", str(files.config), *out]) == 2
+    assert "tune needs --data FILE.npz" in capsys.readouterr().err
+    data = ["--data", str(files.data)]
+    assert main(["tune", "--config", str(files.config), *out[2:], *data, "--model", "other"]) == 2
+    assert "no model 'other'" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from proxy.config import Config, Model
 from proxy.devices import use_device
 from proxy.errors import ConfigError
 from tests.defended import MODELS
+from tuning.narrow import Whole
 from tuning.variants import variants
 
 MODEL = "digits_like"
@@ -74,10 +75,11 @@ def test_every_file_is_one_that_serve_takes(calibrations: Path, tmp_path: Path) 
         "models": {MODEL: model(calibration=calibrations / MODEL), "other": Model()},
     }
     config = Config.model_validate(settings)
+    whole = Whole(calibrations / MODEL, MODEL, config.models[MODEL])
     for variant in variants(config.models[MODEL]):
         folder = tmp_path / variant.name
         folder.mkdir()
-        written = configfile.load(variant.write(folder, config, MODEL))
+        written = configfile.load(variant.write(folder, config, whole))
         assert written.listen == written.admin == "127.0.0.1:0"
         assert written.history.shared is None
         assert written.audit.path == folder / "audit.jsonl"
@@ -93,11 +95,12 @@ def test_the_real_calibration_stays_as_it_is(calibrations: Path, tmp_path: Path)
     before = json.loads(file.read_text())
     config = Config(models={MODEL: model(calibration=calibrations / MODEL)})
     cheap = next(v for v in variants(config.models[MODEL]) if v.name == "enforce, input only")
-    cheap.write(tmp_path, config, MODEL)
+    cheap.write(tmp_path, config, Whole(calibrations / MODEL, MODEL, config.models[MODEL]))
     assert json.loads(file.read_text()) == before
 
 
 def test_a_calibration_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     config = Config(models={MODEL: model(calibration=tmp_path / "none")})
+    whole = Whole(tmp_path / "none", MODEL, config.models[MODEL])
     with pytest.raises(ConfigError, match="none"):
-        variants(config.models[MODEL])[1].write(tmp_path, config, MODEL)
+        variants(config.models[MODEL])[1].write(tmp_path, config, whole)

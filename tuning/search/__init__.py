@@ -1,0 +1,1 @@
+"""`breakwater tune`: the policies that recorded scores and measured costs leave open, weighed."""
