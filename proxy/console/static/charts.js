@@ -59,9 +59,19 @@ export async function draw(node, label, traces, options) {
   return true;
 }
 
-/** Move the upright line of a chart, if it is drawn. */
+const moving = new Map();
+
+/** Move the upright line of a chart, if it is drawn; at most once a frame, and after the numbers. */
 export function mark(node, x) {
-  if (drawn.has(node)) window.Plotly.relayout(node, { "shapes[0].x0": x, "shapes[0].x1": x });
+  if (!drawn.has(node)) return;
+  if (!moving.has(node)) {
+    requestAnimationFrame(() => setTimeout(() => {
+      const to = moving.get(node);
+      moving.delete(node);
+      window.Plotly.relayout(node, { "shapes[0].x0": to, "shapes[0].x1": to });
+    }));
+  }
+  moving.set(node, x);
 }
 
 export const upright = (x) => ({ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1,

@@ -86,7 +86,7 @@ function side(policy, grid, live, evaluation) {
     sorted: ordered(live.fused),
     evaluation,
     attacks: attacks.map(([name, { fused, threat, tuned_on: tuned }]) =>
-      ({ name, threat: tuned ? `${threat}, learned from` : threat, sorted: ordered(fused) })),
+      ({ name, knows: threat, threat: tuned ? `${threat}, learned from` : threat, sorted: ordered(fused) })),
     benign: Object.entries(ROLES).flatMap(([role, note]) => Object.entries(evaluation?.[role] ?? {})
       .map(([name, fused]) => ({ name: `${name}${note}`, sorted: ordered(fused) }))),
   };

@@ -88,7 +88,7 @@ function showChanged(current, threshold) {
 
 function showEvaluation(current, candidate, [now, threshold, other]) {
   const evaluation = current.evaluation;
-  by("attack-table").hidden = by("benign-table").hidden = !evaluation;
+  by("attack-table").hidden = by("benign-kinds").hidden = !evaluation;
   if (!evaluation) {
     say(by("evaluation-note"), current.problem || "None yet: breakwater evaluate --config FILE --model "
       + `${current.model} --data FILE.npz --out DIR makes one; then name DIR in the model's evaluation: field.`);
@@ -98,7 +98,7 @@ function showEvaluation(current, candidate, [now, threshold, other]) {
   const beside = (kind, name) => candidate?.[kind].find((each) => each.name === name)?.sorted;
   const row = (kind, label, each) => [label, flaggedOf(each.sorted, now), flaggedOf(each.sorted, threshold),
     ...(candidate ? [flaggedOf(beside(kind, each.name), other)] : [])];
-  const missed = (each) => el("span", { class: "interval" },
+  const missed = (each) => el("span", { class: "interval" }, !each.sorted.length ? "none succeeded undefended" :
     `misses ${count(each.sorted.length - above(each.sorted, threshold))} of ${count(each.sorted.length)}`);
   table(by("attack-table"), "Attacks caught (95 % interval)", ["Attack", "Threat", ...columns(candidate)],
     current.attacks.map((each) => {
@@ -107,6 +107,11 @@ function showEvaluation(current, candidate, [now, threshold, other]) {
     }));
   table(by("benign-table"), "Benign kinds flagged (95 % interval)", ["Kind", ...columns(candidate)],
     current.benign.map((each) => row("benign", each.name, each)));
+  const flagged = current.benign.map((each) => share(each.sorted, threshold) ?? 0);
+  const most = Math.max(...flagged);
+  by("benign-kinds").hidden = !flagged.length;
+  say(by("benign-kinds").querySelector("summary"), `Benign kinds: ${flagged.length}; most flagged: `
+    + `${current.benign[flagged.indexOf(most)]?.name}, ${percent(most)}`);
 }
 
 /** The chart: the share flagged at every rate. Drawn for new scores only; a line marks the rate. */
@@ -115,7 +120,7 @@ export async function drawFindings(current, candidate, fpr) {
   const bound = current.upper.map((each) => 100 * each);
   traces.push({ name: "benign, at most", x: current.fprs, y: bound, mode: "lines", line: { color: "#8a8a8a", dash: "longdashdot" } });
   const narrow = matchMedia("(max-width: 40rem)").matches;
-  const drew = await draw(by("explorer-chart"), "Share flagged by false-positive rate, live samples and each attack", traces, {
+  const drew = await draw(by("explorer-chart"), "Share flagged by false-positive rate: live samples, and attacks by threat", traces, {
     shapes: [upright(fpr)],
     xaxis: narrow ? { type: "log", tickformat: "~%", tickvals: [0.001, 0.01, 0.1] } : {
       type: "log", title: { text: "false-positive rate" }, tickformat: "~%",
@@ -128,14 +133,20 @@ export async function drawFindings(current, candidate, fpr) {
   if (!drew) say(by("explorer-charts-note"), NO_CHARTS);
 }
 
+/** Live samples, and attacks by what their author knows: a line for each would be a thicket. */
 function lines(side, suffix, symbols) {
-  const shown = [...(side.sorted.length ? [{ name: "live samples", sorted: side.sorted }] : []), ...side.attacks];
-  return shown.map((each, i) => ({
-    name: plain(each.name + suffix),
+  const threats = new Map();
+  for (const each of side.attacks.filter((attack) => attack.sorted.length)) {
+    threats.set(each.knows, [...(threats.get(each.knows) ?? []), each.sorted]);
+  }
+  const live = side.sorted.length ? [["live samples", [side.sorted]]] : [];
+  return [...live, ...threats].map(([name, kinds], i) => ({
+    name: plain((kinds.length > 1 ? `${name}, mean of ${kinds.length}` : name) + suffix),
     x: side.fprs,
-    y: side.thresholds.map((threshold) => 100 * share(each.sorted, threshold)),
+    y: side.thresholds.map((threshold) =>
+      (100 * kinds.reduce((all, sorted) => all + share(sorted, threshold), 0)) / kinds.length),
     mode: symbols ? "lines+markers" : "lines",
-    marker: { symbol: "circle-open", size: 5 },
-    line: { color: COLOURS[i % COLOURS.length], dash: DASHES[Math.floor(i / COLOURS.length + i) % DASHES.length], width: each.name === "live samples" ? 4 : 2 },
+    marker: { symbol: "circle-open", size: 6 },
+    line: { color: COLOURS[i % COLOURS.length], dash: DASHES[i % DASHES.length], width: i ? 2 : 4 },
   }));
 }

@@ -94,13 +94,13 @@ function shares(counts) {
 }
 
 function showVerdicts(models) {
-  const scored = models.filter(([, model]) => total({ counts: [sumOf(model.verdicts)] }) > 0);
-  table(by("verdict-table"), "Samples since the start; the threshold in force",
-    ["Model", ">Passed", ">Suspicious", ">Failed", ">Threshold"],
+  const scored = models.filter(([, model]) => sumOf(model.verdicts) > 0);
+  table(by("verdict-table"), "Samples since the start; thresholds in force by the evidence there is",
+    ["Model", ">Passed", ">Suspicious", ">Failed", "Threshold"],
     models.map(([name, model]) => [name, ...VERDICTS.map((verdict) => {
       const value = model.verdicts[verdict] ?? 0;
       return `${count(value)} (${percent(value / sumOf(model.verdicts))})`;
-    }), number(Math.max(...Object.values(model.thresholds)), 4)]));
+    }), thresholds(model)]));
   if (!scored.length) return;
   const looks = { pass: ["#0072b2", ""], suspicious: ["#e69f00", "/"], failed: ["#d55e00", "x"] };
   const traces = VERDICTS.map((verdict) => ({
@@ -112,6 +112,10 @@ function showVerdicts(models) {
   chart("verdict-chart", "Share of verdicts by model", traces,
     { barmode: "stack", xaxis: { ticksuffix: " %", range: [0, 100] }, yaxis: { type: "category" } });
 }
+
+/** The threshold by the evidence there is: each set of detectors has its own. */
+const thresholds = (model) => Object.entries(model.thresholds)
+  .map(([evidence, value]) => `${evidence} ${number(value, 4)}`).join(", ") || "–";
 
 const sumOf = (counts) => Object.values(counts).reduce((all, each) => all + each, 0);
 
@@ -177,7 +181,8 @@ function healthOf(name, model) {
   }
   if (model.policy?.detectors.length) {
     const age = model.policy.calibration_age_hours;
-    parts.push(part(`${name}: calibration`, age === null ? "warn" : "good", hours(age), age === null ? "its file cannot be read" : "old"));
+    parts.push(part(`${name}: calibration`, age === null ? "warn" : "good",
+      age === null ? "age unknown" : `${hours(age)} old`, age === null ? "its file cannot be read" : ""));
     parts.push(part(`${name}: policy`, "good", model.policy.mode, `${model.policy.action} at a false-positive rate of ${percent(model.policy.fpr)}`));
   }
   if (model.records !== null) {

@@ -24,6 +24,8 @@ async def test_the_slider_begins_at_the_rate_in_force(browser: Browser, shown: S
         for text in ("400 distinct samples with a score; 7 without", "Benign flagged, at most"):
             await expect(page.locator("#live-table")).to_contain_text(text)
         await expect(page.locator("#attack-table")).to_contain_text("oblivious, learned from")
+        await expect(page.locator("#benign-kinds summary")).to_contain_text("Benign kinds: 2")
+        await page.locator("#benign-kinds summary").click()
         await expect(page.locator("#benign-table")).to_contain_text("never calibrated on")
 
 
@@ -58,8 +60,9 @@ async def test_keys_and_pointer_move_it_without_asking_the_proxy(
         await page.mouse.up()
         await expect(page.locator(FPR)).to_have_text("20 %")
         await expect(page.locator("#changed summary")).to_contain_text("would be judged otherwise")
-        at = await page.evaluate("document.querySelector('#explorer-chart').layout.shapes[0].x0")
-        assert at == 0.2
+        await page.wait_for_function(
+            "document.querySelector('#explorer-chart').layout.shapes[0].x0 === 0.2"
+        )
         await page.locator("#to-current").click()
         await expect(page.locator(FPR)).to_have_text("1 %")
         assert not [url for url in asked if "/api/explore" in url]
