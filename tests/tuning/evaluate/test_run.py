@@ -245,6 +245,22 @@ def test_a_second_run_makes_no_attack_again_and_asks_a_running_endpoint(
         assert rows(again, kind) == rows(report, kind)
 
 
+def test_without_a_copy_attackers_train_a_surrogate_and_ask(
+    config: Config, files: Path, tmp_path: Path
+) -> None:
+    assert Wanted().known() == (TRANSFER, QUERY)
+    wanted = Wanted(attacks=("smooth8", "square_queries"), endpoint=config.upstream)
+    console = Console(file=io.StringIO())
+    assert run(config, "digits_like", files / "data.npz", tmp_path, wanted, console=console) == 0
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert set(found["threats"]) == {TRANSFER, QUERY}
+    assert [row["name"] for row in rows(found, "transfer")] == ["transfer_smooth8"]
+    assert {row["action"] for row in rows(found, "query")} == {"pass-through", "as deployed"}
+    assert not rows(found, "attack")
+    assert any("no copy of the model" in note for note in found["notes"])
+    assert list((tmp_path / "work").glob("surrogate-*.safetensors"))
+
+
 def test_what_is_done_when_it_is_stopped_is_kept(
     config: Config, files: Path, tmp_path: Path
 ) -> None:
