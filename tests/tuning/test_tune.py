@@ -9,6 +9,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import yaml
@@ -91,7 +92,7 @@ def recorded(held: dict[str, torch.Tensor], names: tuple[str, ...]) -> Evaluatio
     return Evaluation(names, tuple(kinds), ("none", WAY), about, {"model": MODEL, "rows": []})
 
 
-def answers(rng: np.random.Generator, count: int, *shares: float) -> np.ndarray:
+def answers(rng: np.random.Generator, count: int, *shares: float) -> npt.NDArray[np.uint8]:
     return (rng.random((count, len(shares))) < shares).astype(np.uint8)
 
 

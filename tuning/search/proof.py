@@ -22,6 +22,7 @@ from tuning.search.recorded import Recorded, Samples
 from tuning.search.space import Candidate, Space
 
 RECOMMENDED, OLD = "the recommended policy", "the old policy"
+_JUDGING = "the recommended policy, judging"
 _P99 = 0.99
 _SIDES = 1.96
 """Standard errors on either side, of 95 %."""
@@ -56,14 +57,16 @@ def proved(
         ConfigError: a sidecar does not start, or answers with errors.
     """
     models = {name: _runnable(each, space) for name, each in _named(taken, old).items()}
-    stand.start(models)
+    # What is scored aside is scored late, or not at all: its verdicts are counted as if waited for.
+    waiting = models[RECOMMENDED].model_copy(update={"mode": "enforce"})
+    stand.start(models | {_JUDGING: waiting})
     task = progress.add_task("asking the recommended policy", total=requests)
     # With all that was measured before, so that nothing but the time differs.
     names = [*(anchor.name for anchor in paths.measured), *models]
     measured = stand.ask_in_turn(names, requests, lambda: progress.advance(task))
     task = progress.add_task("sending it fresh images", total=None)
     flagged = send_benign(
-        stand.running[RECOMMENDED],
+        stand.running[_JUDGING],
         basis.spec,
         basis.fresh,
         on_batch=lambda count: progress.advance(task, count),
@@ -151,7 +154,9 @@ def _difference(
     if not kept:
         return {}
     means = np.array([[a.mean(), b.mean()] for a, b in kept]).mean(0)
-    error = math.sqrt(sum(float((b - a).var()) / len(a) for a, b in kept)) / len(kept)
+    # As if one sample more had differed: where none did, the interval is not nothing.
+    spread = [(float((b - a).var()) + 1 / (len(a) + 4)) / len(a) for a, b in kept]
+    error = math.sqrt(sum(spread)) / len(kept)
     difference = float(means[1] - means[0])
     return {
         "figure": figure,

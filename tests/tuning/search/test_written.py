@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy import configfile
-from proxy.config import Part
+from proxy.config import Config, Part
 from proxy.errors import ConfigError
 from tests.defended import MODELS
 from tuning.narrow import Whole
@@ -50,7 +50,7 @@ def file(calibrations: Path, tmp_path: Path) -> Path:
     return path
 
 
-def written(file: Path, candidate: Candidate) -> tuple[str, configfile.Config]:
+def written(file: Path, candidate: Candidate) -> tuple[str, Config]:
     config = configfile.load(file)
     model = config.models[MODEL]
     assert model.calibration is not None
