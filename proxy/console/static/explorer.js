@@ -85,8 +85,14 @@ function side(policy, grid, live, evaluation) {
     live,
     sorted: ordered(live.fused),
     evaluation,
-    attacks: attacks.map(([name, { fused, threat, tuned_on: tuned }]) =>
-      ({ name, knows: threat, threat: tuned ? `${threat}, learned from` : threat, sorted: ordered(fused) })),
+    attacks: attacks
+      .map(([name, { fused, threat = "", tuned_on: tuned }]) => ({
+        name,
+        knows: threat,
+        threat: tuned ? `${threat}, learned from` : threat,
+        sorted: ordered(fused),
+      }))
+      .sort((a, b) => a.knows.localeCompare(b.knows) || a.name.localeCompare(b.name)),
     benign: Object.entries(ROLES).flatMap(([role, note]) => Object.entries(evaluation?.[role] ?? {})
       .map(([name, fused]) => ({ name: `${name}${note}`, sorted: ordered(fused) }))),
   };
@@ -98,7 +104,11 @@ function withPlace({ fprs, thresholds, benign_upper: upper }, policy) {
   const points = fprs.map((fpr, at) => [fpr, bound(thresholds[at]), upper[at]]);
   if (!fprs.includes(policy.fpr)) points.push([policy.fpr, bound(policy.threshold), policy.fpr_upper]);
   points.sort((a, b) => a[0] - b[0]);
-  return { fprs: points.map((each) => each[0]), thresholds: points.map((each) => each[1]), upper: points.map((each) => each[2]) };
+  return {
+    fprs: points.map((each) => each[0]),
+    thresholds: points.map((each) => each[1]),
+    upper: points.map((each) => each[2]),
+  };
 }
 
 const inForce = (found) => ({

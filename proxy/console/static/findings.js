@@ -81,7 +81,9 @@ function showChanged(current, threshold) {
   const found = changes(current.live, threshold);
   by("changed").hidden = found.length === 0;
   const more = found.length > LISTED ? `, the first ${LISTED}` : "";
-  say(by("changed").querySelector("summary"), `${count(found.length)} live samples would be judged otherwise${more}`);
+  const samples = found.length === 1 ? "sample" : "samples";
+  say(by("changed").querySelector("summary"),
+    `${count(found.length)} live ${samples} would be judged otherwise${more}`);
   fill(by("changed").querySelector("ol"), found.slice(0, LISTED).map(({ id, now }) =>
     el("li", {}, `${id}: ${now ? "passed, would be flagged" : "flagged, would pass"}`)));
 }
@@ -94,7 +96,8 @@ function showEvaluation(current, candidate, [now, threshold, other]) {
       + `${current.model} --data FILE.npz --out DIR makes one; then name DIR in the model's evaluation: field.`);
     return;
   }
-  say(by("evaluation-note"), `Of ${evaluation.date || "an unknown date"}. Attacks are those that succeeded undefended.`);
+  const date = evaluation.date.slice(0, 10) || "an unknown date";
+  say(by("evaluation-note"), `Of ${date}. Attacks are those that succeeded undefended.`);
   const beside = (kind, name) => candidate?.[kind].find((each) => each.name === name)?.sorted;
   const row = (kind, label, each) => [label, flaggedOf(each.sorted, now), flaggedOf(each.sorted, threshold),
     ...(candidate ? [flaggedOf(beside(kind, each.name), other)] : [])];
@@ -118,9 +121,16 @@ function showEvaluation(current, candidate, [now, threshold, other]) {
 export async function drawFindings(current, candidate, fpr) {
   const traces = [...lines(current, "", 0), ...(candidate ? lines(candidate, " (candidate)", 1) : [])];
   const bound = current.upper.map((each) => 100 * each);
-  traces.push({ name: "benign, at most", x: current.fprs, y: bound, mode: "lines", line: { color: "#8a8a8a", dash: "longdashdot" } });
+  traces.push({
+    name: "benign, at most",
+    x: current.fprs,
+    y: bound,
+    mode: "lines",
+    line: { color: "#8a8a8a", dash: "longdashdot" },
+  });
   const narrow = matchMedia("(max-width: 40rem)").matches;
-  const drew = await draw(by("explorer-chart"), "Share flagged by false-positive rate: live samples, and attacks by threat", traces, {
+  const label = "Share flagged by false-positive rate: live samples, and attacks by threat";
+  const drew = await draw(by("explorer-chart"), label, traces, {
     shapes: [upright(fpr)],
     xaxis: narrow ? { type: "log", tickformat: "~%", tickvals: [0.001, 0.01, 0.1] } : {
       type: "log", title: { text: "false-positive rate" }, tickformat: "~%",

@@ -163,7 +163,9 @@ function health(now, models) {
     part("Quarantine", totals.quarantined_principals ? "warn" : "good", count(totals.quarantined_principals ?? 0),
       "principals"),
   ];
-  if (totals.audit_dropped_total) parts.push(part("Audit log", "bad", "behind", `${count(totals.audit_dropped_total)} lines lost`));
+  if (totals.audit_dropped_total) {
+    parts.push(part("Audit log", "bad", "behind", `${count(totals.audit_dropped_total)} lines lost`));
+  }
   return [...parts, ...models.flatMap(([name, model]) => healthOf(name, model))];
 }
 
@@ -177,13 +179,15 @@ function healthOf(name, model) {
   if (model.speculative !== null) {
     const wanted = model.policy?.dispatch === "speculative";
     parts.push(part(`${name}: dispatch`, wanted && !model.speculative ? "warn" : "good",
-      model.speculative ? "speculative" : "sequential", wanted && !model.speculative ? "fell back: too many answers were void" : ""));
+      model.speculative ? "speculative" : "sequential",
+      wanted && !model.speculative ? "fell back: too many answers were void" : ""));
   }
   if (model.policy?.detectors.length) {
     const age = model.policy.calibration_age_hours;
     parts.push(part(`${name}: calibration`, age === null ? "warn" : "good",
       age === null ? "age unknown" : `${hours(age)} old`, age === null ? "its file cannot be read" : ""));
-    parts.push(part(`${name}: policy`, "good", model.policy.mode, `${model.policy.action} at a false-positive rate of ${percent(model.policy.fpr)}`));
+    parts.push(part(`${name}: policy`, "good", model.policy.mode,
+      `${model.policy.action} at a false-positive rate of ${percent(model.policy.fpr)}`));
   }
   if (model.records !== null) {
     parts.push(part(`${name}: records`, "good", count(model.records), "samples kept"));
