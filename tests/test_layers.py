@@ -209,10 +209,10 @@ TABLE = {
     "tuning.evaluate.sizes": "",
     "tuning.evaluate.subject": (
         "detectors.base detectors.benign detectors.rule proxy.adapt proxy.artifacts "
-        "proxy.config proxy.cpu_quota proxy.defences proxy.devices proxy.errors proxy.parts "
-        "proxy.rules proxy.scoring proxy.upstream proxy.weights purifiers tuning.batches "
-        "tuning.dataset tuning.evaluate.store tuning.local_model tuning.model_client rich "
-        "torch"
+        "proxy.config proxy.defences proxy.devices proxy.errors proxy.parts proxy.rules "
+        "proxy.scoring proxy.upstream proxy.weights purifiers tuning.batches tuning.dataset "
+        "tuning.evaluate.network tuning.evaluate.store tuning.local_model tuning.model_client "
+        "rich torch"
     ),
     "tuning.evaluate.surrogate": (
         "detectors.surrogate_network proxy.weights tuning.batches tuning.evaluate.network "
@@ -225,7 +225,7 @@ TABLE = {
         "tuning.live_scores tuning.sufficiency numpy rich torch"
     ),
     "tuning.live_report": "tuning.live_calibration rich",
-    "tuning.evaluate.network": "tuning.local_model torch",
+    "tuning.evaluate.network": "proxy.cpu_quota tuning.local_model torch",
     "tuning.evaluate.wanted": (
         "proxy.errors tuning.evaluate.attacks tuning.evaluate.queries tuning.evaluate.sizes "
         "tuning.lineage"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from rich.progress import Progress
@@ -20,7 +19,6 @@ from detectors.rule import Rule
 from proxy import artifacts, parts, weights
 from proxy.adapt import ModelSpec, resolve
 from proxy.config import Config, Model
-from proxy.cpu_quota import available_cpus
 from proxy.defences import describe
 from proxy.devices import use_device
 from proxy.errors import ConfigError, ProxyError
@@ -30,6 +28,7 @@ from proxy.upstream import Upstream
 from purifiers import Purifier
 from tuning import dataset, local_model
 from tuning.batches import affordable
+from tuning.evaluate.network import free_threads
 from tuning.evaluate.store import Store, digest
 from tuning.local_model import LocalModel
 from tuning.model_client import ModelClient, as_seen
@@ -86,11 +85,11 @@ class Subject:
             work: folder of what is kept between runs.
 
         Raises:
-            ConfigError: something is missing or does not fit; says what to do.
+            ConfigError: something is missing or does not fit.
         """
         model = _model(config, name)
         found = _labelled(data, model)
-        device = use_device("cpu", threads=_threads())
+        device = use_device("cpu", threads=free_threads())
         assert model.calibration is not None  # noqa: S101 (detectors demand one)
         artifact = artifacts.load(model.calibration, name, model, device)
         detectors, purifiers = _equipped(model, artifact, device)
@@ -183,11 +182,6 @@ class Subject:
     @cached_property
     def _probe(self) -> Tensor:
         return self.answers(self.x[:_CHECKED], "checking the model")
-
-
-def _threads() -> int | Literal["auto"]:
-    """All processors, unless the operator says otherwise: attacks are torch from end to end."""
-    return "auto" if "OMP_NUM_THREADS" in os.environ else max(1, int(available_cpus()))
 
 
 def _model(config: Config, name: str) -> Model:
