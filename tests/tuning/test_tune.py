@@ -17,6 +17,7 @@ from rich.console import Console
 
 from proxy import artifacts, configfile, evaluation
 from proxy.cli import main
+from proxy.config import Model
 from proxy.devices import use_device
 from proxy.errors import ConfigError
 from proxy.evaluation import Evaluation, Kind
@@ -24,6 +25,7 @@ from tests.defended import MODELS
 from tests.images import benign
 from tests.tuning.search import scene
 from tuning import tune
+from tuning.narrow import Whole
 from tuning.search import promises
 from tuning.search.basis import Given
 from tuning.search.palette import make
@@ -32,6 +34,7 @@ from tuning.tune import Wish, run
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(300)]
 MODEL = "digits_like"
+DETECTORS = ("residual", "margin")
 WAY = "median(size=3)"
 
 
@@ -55,10 +58,12 @@ def files(
     monkeypatch.setattr(tune, "QUICK_REQUESTS", 20)
     monkeypatch.setattr(promises, "MOST_IMAGES", 60)
     config = tmp_path / "breakwater.yaml"
+    every = Model.model_validate({**MODELS[MODEL], "calibration": "c"})
+    few = every.model_copy(update={"detectors": every.detectors[:2]})  # fewer sidecars to start
+    own = Whole(calibrations / MODEL, MODEL, every).write(tmp_path / "own", few)
     model = {
-        **MODELS[MODEL],
-        "detectors": list(MODELS[MODEL]["detectors"]),
-        "calibration": str(calibrations / MODEL),
+        "detectors": [{"name": name} for name in DETECTORS],
+        "calibration": str(own),
         "fpr": 0.05,
         "mode": "enforce",
         "action": "purify",
@@ -68,7 +73,7 @@ def files(
         "# ours\n" + yaml.safe_dump({"upstream": triton.grpc_address, "models": {MODEL: model}})
     )
     found = configfile.load(config).models[MODEL]
-    scores = artifacts.load(calibrations / MODEL, MODEL, found, use_device("cpu")).calibration
+    scores = artifacts.load(own, MODEL, found, use_device("cpu")).calibration
     folder = scene.write(tmp_path / "evaluation", recorded(scores.held(scores.names), scores.names))
     data = tmp_path / "data.npz"
     np.savez(data, x=benign(80, seed=77), y=np.arange(80) % 10)
@@ -136,10 +141,9 @@ def test_where_nothing_fits_the_candidates_are_kept_and_nothing_is_recommended(
 
 
 def test_a_detector_that_was_not_recorded(files: Files) -> None:
-    names = ("residual", "margin", "energy", "feature_squeezing")
-    fewer = recorded({"clean": torch.randn(100, 3)}, names[:3])
+    fewer = recorded({"clean": torch.randn(100, 1)}, DETECTORS[:1])
     scene.write(files.evaluation, fewer)
-    with pytest.raises(ConfigError, match="has no scores of feature_squeezing: evaluate again"):
+    with pytest.raises(ConfigError, match="has no scores of margin: evaluate again"):
         run(files.given(), Wish(), files.config)
 
 
