@@ -198,7 +198,8 @@ TABLE = {
         "tuning.evaluate.pictures tuning.evaluate.queries tuning.evaluate.recording "
         "tuning.evaluate.rows tuning.evaluate.samples tuning.evaluate.serving "
         "tuning.evaluate.sizes tuning.evaluate.store tuning.evaluate.subject "
-        "tuning.evaluate.tables tuning.evaluate.wanted tuning.lineage rich"
+        "tuning.evaluate.tables tuning.evaluate.threats tuning.evaluate.wanted tuning.lineage "
+        "rich"
     ),
     "tuning.evaluate.serving": (
         "proxy.errors proxy.pb proxy.rpc proxy.upstream tuning.evaluate.endpoint "
@@ -231,8 +232,7 @@ TABLE = {
         "tuning.lineage"
     ),
     "tuning.evaluate.declared": (
-        "proxy.artifacts tuning.evaluate.rows tuning.evaluate.sizes tuning.evaluate.store "
-        "tuning.evaluate.subject tuning.evaluate.wanted"
+        "tuning.evaluate.rows tuning.evaluate.subject tuning.evaluate.wanted"
     ),
     "tuning.card": "",
     "tuning.card.background": (

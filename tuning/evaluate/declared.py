@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
-from proxy import __version__, artifacts
-from tuning.evaluate import sizes as threat
+from proxy import __version__
 from tuning.evaluate.rows import RATES, Points
-from tuning.evaluate.store import digest
 from tuning.evaluate.subject import Subject
 from tuning.evaluate.wanted import Wanted
-
-KNOWS = {
-    threat.OBLIVIOUS: "a copy of the model; no defence",
-    threat.TRANSFER: "a model of its own that answers like the served one",
-    threat.QUERY: "nothing: asks the running sidecar and sees its answers",
-    threat.GREY_BOX: "a copy of the model and the purifiers; neither detectors nor calibration",
-    threat.ADAPTIVE: "everything: model, purifiers, detectors, fusion and threshold",
-}
-"""What each attacker has."""
 
 
 def notes_of(subject: Subject, wanted: Wanted) -> list[str]:
@@ -29,6 +17,13 @@ def notes_of(subject: Subject, wanted: Wanted) -> list[str]:
         notes.append(
             "the defence was calibrated on this very data: its false-positive rates here are "
             "flattered; evaluate on other images"
+        )
+    networks = subject.artifact.networks
+    same = [n for n, t in networks.items() if t.training.plan.data_sha256 == subject.data.sha256]
+    if same:
+        notes.append(
+            f"this very data trained {', '.join(same)}: scores of other images differ, so the "
+            "figures here are flattered; evaluate on other images"
         )
     if wanted.model_file is None:
         notes.append("no copy of the model was given, so no attacker knows it (--model-file)")
@@ -49,17 +44,14 @@ def notes_of(subject: Subject, wanted: Wanted) -> list[str]:
 
 def about_of(subject: Subject, wanted: Wanted) -> dict[str, object]:
     """Of which model, by what, with which seed."""
-    provenance = subject.artifact.provenance
     return {
         "breakwater": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": subject.name,
         "versions": list(subject.spec.versions),
         "seed": wanted.seed,
-        "defence": digest(
-            json.dumps(artifacts.defence_of(subject.model), sort_keys=True),
-            provenance.model_dump_json(),
-        ),
+        # As in the records of live traffic: whoever compares the two must know a stale one.
+        "defence": subject.artifact.digest,
         "data_sha256": subject.data.sha256,
         "copy_sha256": subject.copy.sha256 if subject.copy else "",
     }

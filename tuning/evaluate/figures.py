@@ -36,17 +36,54 @@ def auroc(negative: Tensor, positive: Tensor) -> float:
     return float(_placements(negative, positive).mean()) if len(positive) else math.nan
 
 
+def share_of_bases(name: str, over: Tensor) -> Row:
+    """The share of all that is true, as `share`, where what is made of one image hangs together.
+
+    Clopper-Pearson with the effective number of samples: as many independent ones would give the
+    variance that the means of the images have.
+
+    Args:
+        over: (B, V) bool, V variations of each of B images.
+
+    Source: Korn, Graubard, Survey Methodology 24 (1998), without their allowance for few images.
+    """
+    bases, total = len(over), over.numel()
+    if not total:
+        return share(name, over.flatten())
+    told = float(over.double().mean())
+    spread = float(over.double().mean(1).var() / bases) if bases > 1 else 0.0
+    # All alike: nothing is known of how variations hang together, so each image counts once.
+    count = min(total, max(1, int(told * (1 - told) / spread))) if spread > 0 else bases
+    low, high = math.floor(told * count + 1e-9), math.ceil(told * count - 1e-9)
+    return {
+        name: round(told, 4),
+        f"{name}_low": round(lower_bound(low, count, _SIDE), 4),
+        f"{name}_high": round(upper_bound(high, count, _SIDE), 4),
+    }
+
+
 def auroc_row(negative: Tensor, positive: Tensor) -> Row:
     """The area under the curve with its 95 % interval; None where a side is too small.
 
-    Source: DeLong, DeLong, Clarke-Pearson, Biometrics 44 (1988), variance from the placements.
+    Args:
+        negative: (B, V), V variations of each of B images, NaN where not known; (B,) of one each.
+        positive: (P,), each of an image of its own.
+
+    Source: DeLong, DeLong, Clarke-Pearson, Biometrics 44 (1988), variance from the placements;
+    with images as clusters of their variations, Obuchowski, Biometrics 53 (1997).
     """
+    negative = negative[:, None] if negative.ndim == 1 else negative
+    negative = negative[negative.isfinite().any(1)]
     if len(negative) < 2 or len(positive) < 2:
         return {"auroc": None, "auroc_low": None, "auroc_high": None}
-    above = _placements(negative, positive)
-    below = 1 - _placements(positive, negative)
+    known = negative.isfinite()
+    above = _placements(negative[known], positive)
     area = float(above.mean())
-    spread = _NORMAL * math.sqrt(float(above.var() / len(above) + below.var() / len(below)))
+    off = torch.zeros(known.shape, dtype=torch.float64)
+    off[known] = 1 - area - _placements(positive, negative[known])
+    bases = len(negative)
+    varied = off.sum(1).square().sum() * bases / (bases - 1) / known.sum() ** 2
+    spread = _NORMAL * math.sqrt(float(above.var() / len(above) + varied))
     return {
         "auroc": round(area, 4),
         "auroc_low": round(max(0.0, area - spread), 4),

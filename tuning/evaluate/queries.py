@@ -21,6 +21,8 @@ from tuning.evaluate.subject import Subject
 _OF = 3 * 32 * 32
 """Values of an image that the L2 bound is meant for; it grows with the root of their number."""
 _OTHERS = 5
+_LISTED = 200
+"""Images whose number of queries a row names, at most."""
 
 NAMES = ("square_queries", "hop_skip_jump_queries")
 
@@ -74,7 +76,8 @@ def query_rows(
             subject.progress.update(task, description=f"{name}: {site.action}")
             key = (
                 f"{subject.identity} {subject.model.model_dump_json()} {subject.seed} {site.action}"
-                f" {subject.artifact.provenance.model_dump_json()} {plan} {code(plan.run, Attempt)}"
+                f" {subject.artifact.provenance.model_dump_json()} {plan}"
+                f" {code(plan.run, Attempt, _Tried)}"
                 f" {digest(*(t.clean.sum() for t in targets))} {len(targets)}"
             )
 
@@ -142,6 +145,8 @@ def _row(name: str, plan: _Plan, site: Site, tried: Sequence[_Tried]) -> Row:
         **share("unflagged_success", quiet),
         **share("detected", seen),
         "queries_median": float(np.median(needed)) if needed else None,
+        # As text, since rows are flat; few, as every image costs hundreds of queries.
+        "queries_to_success": " ".join(map(str, sorted(needed)[:_LISTED])),
         "queries_mean": round(queries / max(1, len(tried)), 1),
         "detected_at_median": float(np.median(early)) if early else None,
         "flagged_per_query": round(sum(e.flagged for e in tried) / max(1, queries), 4),

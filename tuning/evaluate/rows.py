@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detectors.rule import Rule
-from tuning.evaluate.figures import auroc_row, share, threshold_at
+from tuning.evaluate.figures import auroc_row, share, share_of_bases, threshold_at
 from tuning.evaluate.recording import Recording, Scored
 from tuning.evaluate.samples import ATTACK, BENIGN, OOD, UNSEEN
 from tuning.evaluate.sizes import ADAPTIVE, TRANSFER
@@ -29,19 +29,22 @@ class Points:
     fresh: tuple[float, ...]
     """At each of `RATES` of the fresh benign images, all groups mixed; inf where too few."""
     benign: Tensor
-    """Their fused scores, ascending."""
+    """Their fused scores, (images, groups); NaN where one failed."""
 
     @classmethod
     def of(cls, recording: Recording, rule: Rule) -> Points:
         """The points under a rule."""
-        fused = [each.fused(rule, recording.detectors) for each in recording.of(BENIGN).values()]
-        mixed = torch.cat(fused)
-        mixed = mixed[mixed.isfinite()].sort().values
-        fresh = tuple(threshold_at(mixed, rate) for rate in RATES)
+        mixed = _fused(recording, BENIGN, rule)
+        mixed = mixed.where(mixed.isfinite(), math.nan)
+        fresh = tuple(threshold_at(mixed[mixed.isfinite()], rate) for rate in RATES)
         return cls(rule.threshold.value, fresh, mixed)
 
     def shares(self, name: str, fused: Tensor) -> Row:
-        """The share flagged at each point; a score that is not finite counts as not flagged."""
+        """The share flagged at each point; a score that is not finite counts as not flagged.
+
+        The intervals at `RATES` take those thresholds as given: that they would come out otherwise
+        on other benign images is not in them.
+        """
         row = share(name, fused > self.calibrated)
         for rate, value in zip(RATES, self.fresh, strict=True):
             label = f"{name}_at_{round(100 * rate)}"
@@ -49,6 +52,12 @@ class Points:
             empty: Row = {label: None, f"{label}_low": None, f"{label}_high": None}
             row |= share(label, fused > value) if known else empty
         return row
+
+
+def _fused(recording: Recording, role: str, rule: Rule) -> Tensor:
+    """Fused scores of one role, (images, kinds): sample i of every kind is of the same image."""
+    kinds = recording.of(role).values()
+    return torch.stack([each.fused(rule, recording.detectors) for each in kinds], dim=1)
 
 
 def benign_rows(recording: Recording, rule: Rule, points: Points) -> list[Row]:
@@ -125,8 +134,11 @@ def _accuracies(name: str, each: Scored, flagged: Tensor) -> Row:
     return row | share("wrong_served_block", ~own & ~flagged)
 
 
-def summary_rows(rows: Sequence[Row]) -> list[Row]:
-    """Means over attacks, by what the attacker knows, kinds learned from and others apart."""
+def summary_rows(rows: Sequence[Row], recording: Recording, rule: Rule) -> list[Row]:
+    """Means over attacks, by what the attacker knows, kinds learned from and others apart.
+
+    And over benign kinds, with intervals that take an image as the unit, not its variations.
+    """
     found: list[Row] = []
     told = [row for row in rows if row["kind"] in ("attack", "transfer")]
     groups: dict[tuple[str, bool], list[Row]] = {}
@@ -141,13 +153,13 @@ def summary_rows(rows: Sequence[Row]) -> list[Row]:
         found.append({**head, **means, "samples": samples})
     for kind in ("benign", "unseen", "ood"):
         some = [row for row in rows if row["kind"] == kind]
-        rates = [float(row["fpr"]) for row in some if row["fpr"] is not None]
-        if rates:
+        if some:
+            fused = _fused(recording, kind, rule)
             worst = max(some, key=lambda row: float(row["fpr"] or 0))
             found.append(
                 {
-                    **{"kind": "summary", "of": kind, "groups": len(some)},
-                    "fpr": round(sum(rates) / len(rates), 4),
+                    **{"kind": "summary", "of": kind, "groups": len(some), "images": len(fused)},
+                    **share_of_bases("fpr", fused > rule.threshold.value),
                     **{f"worst_{end}": worst[end] for end in ("name", "fpr", "fpr_low")},
                     "worst_fpr_high": worst["fpr_high"],
                 }

@@ -28,7 +28,7 @@ from tuning import lineage
 from tuning.data_facts import warnings
 from tuning.evaluate import page
 from tuning.evaluate import sizes as threat
-from tuning.evaluate.declared import KNOWS, about_of, notes_of, policy_of
+from tuning.evaluate.declared import about_of, notes_of, policy_of
 from tuning.evaluate.endpoint import sites
 from tuning.evaluate.knowing import adaptive
 from tuning.evaluate.pictures import Pictures, examples
@@ -41,6 +41,7 @@ from tuning.evaluate.sizes import Sizes
 from tuning.evaluate.store import Row
 from tuning.evaluate.subject import Subject
 from tuning.evaluate.tables import show
+from tuning.evaluate.threats import MODELS
 from tuning.evaluate.wanted import Wanted
 
 WORK = "work"
@@ -108,7 +109,7 @@ def _evaluated(
     subject.progress.advance(steps)
     rows += _live(subject, recording, given, sizes, wanted, threats)
     subject.progress.advance(steps)
-    rows += summary_rows(rows)
+    rows += summary_rows(rows, recording, subject.rule)
     about = about_of(subject, wanted)
     evaluation = write(out, recording, subject.rule, about)
     subject.progress.advance(steps)
@@ -122,7 +123,7 @@ def _evaluated(
         "quick": wanted.quick,
         "data": described.model_dump(mode="json"),
         "policy": policy_of(subject, points),
-        "threats": {name: KNOWS[name] for name in threats},
+        "threats": {name: MODELS[name].knows for name in threats},
         "notes": notes,
         "rows": rows,
     }

@@ -127,5 +127,6 @@ def _gradient(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     angle = torch.rand(count, 1, 1, 1, generator=generator) * 2 * math.pi
     rows, columns = torch.linspace(-1, 1, height).view(-1, 1), torch.linspace(-1, 1, width)
     share = 0.5 + (angle.cos() * rows + angle.sin() * columns) / (2 * math.sqrt(2))
-    first, last = torch.rand(2, count, channels, 1, 1, generator=generator)
+    first, far = torch.rand(2, count, channels, 1, 1, generator=generator)
+    last = (first + 0.25 + 0.5 * far) % 1  # no channel is nearly flat
     return rounded(first + share * (last - first))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tuning.evaluate.figures import auroc, auroc_row, share, threshold_at
+from tuning.evaluate.figures import auroc, auroc_row, share, share_of_bases, threshold_at
 
 
 def test_a_share_with_its_interval() -> None:
@@ -46,6 +46,38 @@ def test_the_interval_of_the_area_covers_as_often_as_it_says() -> None:
         row = auroc_row(negative, positive)
         held += float(row["auroc_low"] or 0) <= truth <= float(row["auroc_high"] or 0)
     assert 180 <= held <= 198
+
+
+def test_intervals_of_images_in_variations_cover_as_often_as_they_say() -> None:
+    """Variations of an image score alike; taken as independent, intervals are far too narrow."""
+    generator = torch.Generator().manual_seed(2)
+    truth, rate = 0.5 * (1 + math.erf(1 / 2)), 0.5 * (1 - math.erf(1.5 / math.sqrt(2)))
+    area = mean = narrow = 0
+    for _ in range(200):
+        same = torch.randn(60, 1, generator=generator)
+        negative = 0.9**0.5 * same + 0.1**0.5 * torch.randn(60, 6, generator=generator)
+        positive = torch.randn(200, generator=generator) + 1
+        row = auroc_row(negative, positive) | share_of_bases("fpr", negative > 1.5)
+        area += float(row["auroc_low"] or 0) <= truth <= float(row["auroc_high"] or 0)
+        mean += float(row["fpr_low"] or 0) <= rate <= float(row["fpr_high"] or 0)
+        row = auroc_row(negative.flatten(), positive)
+        narrow += float(row["auroc_low"] or 0) <= truth <= float(row["auroc_high"] or 0)
+    assert 180 <= area <= 198
+    assert 184 <= mean <= 200
+    assert narrow < 170
+
+
+def test_variations_that_are_not_known_are_left_out() -> None:
+    negative = torch.tensor([[0.0, math.nan], [1.0, 2.0], [math.nan, math.nan]])
+    row = auroc_row(negative, torch.tensor([1.5, 3.0]))
+    assert row["auroc"] == pytest.approx(5 / 6, abs=1e-4)
+
+
+def test_a_mean_over_kinds_of_which_all_or_none_are_flagged() -> None:
+    for flagged in (False, True):
+        row = share_of_bases("fpr", torch.full((40, 6), flagged))
+        assert row == share("fpr", torch.full((40,), flagged))  # 40 images are 40 samples
+    assert share_of_bases("fpr", torch.zeros(0, 6, dtype=torch.bool))["fpr"] is None
 
 
 @pytest.mark.parametrize("count", [0, 1])

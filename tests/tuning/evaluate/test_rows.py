@@ -91,9 +91,30 @@ def test_summaries_keep_what_was_learned_from_apart() -> None:
     points = Points.of(RECORDING, judge)
     rows = [*benign_rows(RECORDING, judge, points), *attack_rows(RECORDING, judge, points)]
     rows.append({**rows[-1], "tuned_on": False, "tpr": 1.0})
-    learned, others, *benign = summary_rows(rows)
+    learned, others, *benign = summary_rows(rows, RECORDING, judge)
     assert (learned["tuned_on"], others["tuned_on"], others["tpr"]) == (True, False, 1.0)
     assert {row["of"]: row["fpr"] for row in benign} == {"benign": 0.02, "unseen": 0.0}
+
+
+def test_variations_of_an_image_are_not_more_images() -> None:
+    """Copies under other names change no figure and narrow no interval."""
+    judge = rule(1.0)
+    clean = scored([0.1] * 55 + [1.4, 2.0, 2.5, 2.8, 3.0], [(1, 1)] * 60)
+    once = Recording(("d",), ("none", "median"), {"benign/clean": clean, "attack/pgd8": HOSTILE})
+    copies = {f"benign/copy{i}": clean for i in range(5)}
+    often = Recording(once.detectors, once.ways, {**copies, **once.sets})
+    found = []
+    for recording in (once, often):
+        points = Points.of(recording, judge)
+        (row,) = attack_rows(recording, judge, points)
+        rows = benign_rows(recording, judge, points)
+        (mean,) = summary_rows(rows, recording, judge)
+        areas = {name: row[name] for name in ("auroc", "auroc_low", "auroc_high")}
+        found.append(areas | {name: mean[name] for name in ("fpr", "images")})
+        assert float(mean["fpr_low"] or 0) == pytest.approx(
+            float(rows[0]["fpr_low"] or 0), abs=0.01
+        )
+    assert found[0] == found[1]
 
 
 def test_what_is_stored_is_finite_and_succeeded() -> None:

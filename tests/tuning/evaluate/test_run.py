@@ -16,7 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from proxy import evaluation
+from proxy import artifacts, evaluation
 from proxy.config import Config
 from proxy.errors import ConfigError
 from tests.defended import MODELS, PURIFIERS
@@ -181,6 +181,11 @@ def test_searches_ask_the_undefended_model_beside(report: dict[str, Any]) -> Non
         assert row["budget"] == 10
         assert 0 < row["queries_mean"] <= 10
     assert found["pass-through"]["detected"] == 0
+    for row in found.values():
+        needed = [int(count) for count in row["queries_to_success"].split()]
+        assert len(needed) == round(row["success"] * row["samples"])
+        assert needed == sorted(needed)
+        assert all(1 <= count <= 10 for count in needed)
 
 
 def test_who_knows_everything_tries_both_ways_through(report: dict[str, Any]) -> None:
@@ -203,6 +208,16 @@ def test_the_scores_can_be_read_again(out: Path, report: dict[str, Any]) -> None
     assert clean.fused is not None
     (row,) = (row for row in rows(report, "benign") if row["name"] == "clean")
     assert round(float((clean.fused > report["policy"]["threshold"]).mean()), 4) == row["fpr"]
+
+
+def test_the_defence_is_named_as_live_records_name_it(
+    config: Config, out: Path, report: dict[str, Any]
+) -> None:
+    model = config.models["digits_like"]
+    assert model.calibration is not None
+    loaded = artifacts.load(model.calibration, "digits_like", model, torch.device("cpu"))
+    assert report["defence"] == loaded.digest
+    assert evaluation.load(out).about["defence"] == loaded.digest
 
 
 def test_where_the_data_is_from(report: dict[str, Any]) -> None:
