@@ -187,6 +187,8 @@ class Server:
             self._metrics.config_loaded(1)
         log.info("listening on %s, upstream %s", self.address, self._config.upstream)
         log.info("admin on %s", self.admin_address)
+        if self._control is not None:
+            log.info("console on http://%s/console/", self.admin_address)
 
     async def _listen(self) -> None:
         config = self._config

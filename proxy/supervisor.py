@@ -100,6 +100,7 @@ async def supervise(
             raise ConfigError(f"admin address {config.admin}: {error.strerror}") from error
         log.info("listening on %s with %d workers, upstream %s", listen, workers, config.upstream)
         log.info("admin on %s", address)
+        log.info("console on http://%s/console/", address)
         if announce is not None:
             announce(listen, address)
         try:
