@@ -29,7 +29,7 @@ from tuning.search.written import write_policy
 
 MESSAGES = 128
 """Different requests that are sent in turn."""
-REQUESTS, QUICK_REQUESTS = 400, 120
+REQUESTS, QUICK_REQUESTS = 1000, 120
 """To each sidecar that costs are predicted from."""
 
 
