@@ -89,7 +89,10 @@ function open(title, sure, ok) {
 }
 
 async function describe(policy, make) {
-  if (!policy.writable) throw new Error(`${policy.path || "the policy"} cannot be written: change it where it comes from`);
+  if (!policy.writable) {
+    const where = policy.path || "the policy";
+    throw new Error(`${where} cannot be written: change it where it comes from`);
+  }
   const { changes, problems, restart } = await ask(...make(policy.digest, true));
   if (problems.length) throw new Error(problems.join("\n"));
   possible = changes.length > 0;
@@ -111,7 +114,8 @@ async function carryOut(digest, make) {
   } catch (error) {
     if (error.status === CONFLICT) {
       possible = false; // what was confirmed is not what would happen now
-      say(by("change-alert"), `${error.message}. Nothing was changed here; close this and look again.`);
+      say(by("change-alert"),
+        `${error.message}. Nothing was changed here; close this and look again.`);
     } else say(by("change-alert"), error.message);
     if (error.status === UNKNOWN) {
       useToken("");
@@ -127,6 +131,7 @@ async function carryOut(digest, make) {
 async function tellApplied() {
   const policy = await ask("/api/policy");
   by("applied").hidden = false;
-  say(by("applied-text"), `✓ In force: generation ${policy.generation}, digest ${policy.digest.slice(0, 12)}.`);
+  const digest = policy.digest.slice(0, 12);
+  say(by("applied-text"), `✓ In force: generation ${policy.generation}, digest ${digest}.`);
   by("applied-rollback").hidden = !policy.previous;
 }

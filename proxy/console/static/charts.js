@@ -16,18 +16,25 @@ function load() {
   return library;
 }
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const colour = (name) =>
+  getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 // Okabe and Ito's colours, told apart by most colour-blind people; dashes and names tell them too.
-export const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a"];
+export const COLOURS =
+  ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a"];
 export const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
 
 /** Names come from files: Plotly reads a little markup in them unless it is escaped. */
 export const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;");
 
 function layout(options) {
-  const axis = { gridcolor: colour("line"), linecolor: colour("faint"), zerolinecolor: colour("line"),
-    automargin: true, fixedrange: true };
+  const axis = {
+    gridcolor: colour("line"),
+    linecolor: colour("faint"),
+    zerolinecolor: colour("line"),
+    automargin: true,
+    fixedrange: true,
+  };
   return {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
@@ -61,7 +68,7 @@ export async function draw(node, label, traces, options) {
 
 const moving = new Map();
 
-/** Move the upright line of a chart, if it is drawn; at most once a frame, and after the numbers. */
+/** Move the upright line of a chart, if it is drawn; once a frame at most, after the numbers. */
 export function mark(node, x) {
   if (!drawn.has(node)) return;
   if (!moving.has(node)) {

@@ -8,7 +8,9 @@ export function el(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (value === true) node.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
+    else if (value !== false && value !== null && value !== undefined) {
+      node.setAttribute(name, value);
+    }
   }
   node.append(...children.flat().filter((child) => child !== null && child !== undefined));
   return node;
@@ -24,7 +26,7 @@ export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Fill a table. Heads: texts, with a leading ">" those of numbers. Rows: lists of texts or nodes. */
+/** Fill a table. Heads: texts, a leading ">" before those of numbers. Rows: texts or nodes. */
 export function table(node, caption, heads, rows) {
   const number = heads.map((head) => (head.startsWith(">") ? "number" : null));
   const texts = heads.map((head) => head.replace(/^>/, ""));
@@ -34,7 +36,8 @@ export function table(node, caption, heads, rows) {
   fill(
     node,
     el("caption", {}, caption),
-    el("thead", {}, el("tr", {}, texts.map((text, at) => el("th", { scope: "col", class: number[at] }, text)))),
+    el("thead", {}, el("tr", {}, texts.map((text, at) =>
+      el("th", { scope: "col", class: number[at] }, text)))),
     el("tbody", {}, rows.map((row) => el("tr", {}, row.map(cell)))),
   );
 }

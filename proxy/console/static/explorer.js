@@ -5,7 +5,7 @@ import { changePolicy } from "./change.js";
 import { ask } from "./client.js";
 import { by, el, fill, say } from "./elements.js";
 import { percent } from "./figures.js";
-import { drawFindings, showFindings } from "./findings.js";
+import { drawFindings, inWords, showFindings } from "./findings.js";
 import { nearest, ordered } from "./whatif.js";
 
 let current = null; // what the policy in force would do
@@ -24,7 +24,8 @@ export async function showExplorer() {
     if (names.length) await load();
     else {
       by("explorer").hidden = true;
-      say(by("explorer-note"), "No model has detectors: give one in the configuration, then breakwater calibrate.");
+      say(by("explorer-note"),
+        "No model has detectors: give one in the configuration, then breakwater calibrate.");
     }
   } catch (error) {
     say(by("explorer-note"), error.message);
@@ -41,9 +42,14 @@ function start() {
   by("fpr").addEventListener("input", () => { moved(); });
   by("to-current").addEventListener("click", () => { toCurrent(); moved(); by("fpr").focus(); });
   by("compare").addEventListener("submit", (event) => { event.preventDefault(); compare(); });
-  by("uncompare").addEventListener("click", () => { candidate = null; say(by("compare-note"), ""); redraw(); });
+  by("uncompare").addEventListener("click", () => {
+    candidate = null;
+    say(by("compare-note"), "");
+    redraw();
+  });
   by("apply").addEventListener("click", () => apply({ fpr: written() }));
-  by("apply-candidate").addEventListener("click", () => apply({ fpr: written(), ...candidate.settings }));
+  by("apply-candidate").addEventListener("click", () =>
+    apply({ fpr: written(), ...candidate.settings }));
 }
 
 function offer(names) {
@@ -102,7 +108,9 @@ function side(policy, grid, live, evaluation) {
 function withPlace({ fprs, thresholds, benign_upper: upper }, policy) {
   const bound = (threshold) => threshold ?? Infinity; // what JSON has no number for
   const points = fprs.map((fpr, at) => [fpr, bound(thresholds[at]), upper[at]]);
-  if (!fprs.includes(policy.fpr)) points.push([policy.fpr, bound(policy.threshold), policy.fpr_upper]);
+  if (!fprs.includes(policy.fpr)) {
+    points.push([policy.fpr, bound(policy.threshold), policy.fpr_upper]);
+  }
   points.sort((a, b) => a[0] - b[0]);
   return {
     fprs: points.map((each) => each[0]),
@@ -145,7 +153,7 @@ function moved() {
   const fpr = rate();
   const at = Number(by("fpr").value);
   say(by("fpr-shown"), percent(fpr));
-  by("fpr").setAttribute("aria-valuetext", `${percent(fpr)} false positives`);
+  by("fpr").setAttribute("aria-valuetext", inWords(current, at));
   by("apply").disabled = fpr === current.policy.fpr;
   mark(by("explorer-chart"), fpr);
   showFindings(current, candidate, at);
@@ -164,7 +172,8 @@ async function compare() {
     return;
   }
   const wanted = { detectors: names };
-  if (by("cascade").checked !== Boolean(current.policy.cascade)) wanted.cascade = by("cascade").checked ? {} : null;
+  const cascade = by("cascade").checked;
+  if (cascade !== Boolean(current.policy.cascade)) wanted.cascade = cascade ? {} : null;
   say(by("compare-note"), "Working it out…");
   const asked = chosen;
   try {
@@ -172,7 +181,8 @@ async function compare() {
     if (asked !== chosen) return;
     current = inForce(found);
     candidate = { ...compared(found), settings: wanted };
-    say(by("compare-note"), `Compared with ${names.join(", ")}${by("cascade").checked ? " in a cascade" : ""}.`);
+    say(by("compare-note"),
+      `Compared with ${names.join(", ")}${cascade ? " in a cascade" : ""}.`);
     redraw();
   } catch (error) {
     say(by("compare-note"), error.message);

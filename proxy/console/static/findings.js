@@ -6,6 +6,26 @@ import { between, count, milliseconds, number, percent } from "./figures.js";
 import { above, changes, interval, nearest, share } from "./whatif.js";
 
 const LISTED = 50;
+const INTERVAL = "95 % Wilson interval";
+
+/** What a place on the slider means, as one sentence to be heard. */
+export function inWords(current, at) {
+  const threshold = current.thresholds[at];
+  const flagged = share(current.sorted, threshold);
+  const caught = mean(caughtOf(current, threshold));
+  return [
+    `${percent(current.fprs[at])} false positives`,
+    flagged === null ? "no live samples" : `${percent(flagged)} of live samples flagged`,
+    caught === null ? "no evaluation" : `${percent(caught)} of attacks caught`,
+  ].join(", ");
+}
+
+const tried = (side) => side.attacks.filter((attack) => attack.sorted.length);
+
+const caughtOf = (side, threshold) => tried(side).map(({ sorted }) => share(sorted, threshold));
+
+const mean = (values) =>
+  (values.length ? values.reduce((all, each) => all + each, 0) / values.length : null);
 
 /** The numbers at a place on the slider; cheap enough to run for every step of it. */
 export function showFindings(current, candidate, at) {
@@ -22,18 +42,20 @@ export function showFindings(current, candidate, at) {
 function showTiles(current, at, threshold) {
   const flagged = above(current.sorted, threshold);
   const samples = current.sorted.length;
-  const attacks = current.attacks.filter((attack) => attack.sorted.length);
-  const caught = attacks.map((attack) => share(attack.sorted, threshold));
-  const mean = caught.reduce((all, each) => all + each, 0) / caught.length;
-  const worst = attacks[caught.indexOf(Math.min(...caught))];
+  const caught = caughtOf(current, threshold);
+  const least = Math.min(...caught);
+  const worst = tried(current)[caught.indexOf(least)];
   fill(
     by("dial-tiles"),
     tile("Threshold", number(threshold, 4), `in force: ${number(current.policy.threshold, 4)}`),
     tile("Live samples flagged", percent(samples ? flagged / samples : null),
-      samples ? `${count(flagged)} of ${count(samples)}; ${between(interval(flagged, samples))}` : "none recorded"),
-    tile("Attacks caught", attacks.length ? percent(mean) : "–",
-      attacks.length ? `mean of ${attacks.length} kinds; least: ${worst.name} ${percent(Math.min(...caught))}` : "no evaluation"),
-    tile("Delay added", milliseconds(delay(current.purify, flagged, samples).mean), "mean over all live samples"),
+      samples ? `${count(flagged)} of ${count(samples)}; ${between(interval(flagged, samples))}`
+        : "none recorded"),
+    tile("Attacks caught", percent(mean(caught)),
+      caught.length ? `mean of ${caught.length} kinds; least: ${worst.name} ${percent(least)}`
+        : "no evaluation"),
+    tile("Delay added", milliseconds(delay(current.purify, flagged, samples).mean),
+      "mean over all live samples"),
   );
 }
 
@@ -42,18 +64,22 @@ function delay({ p50, p99 }, flagged, samples) {
   return { p50, p99, mean: samples && p50 !== null ? (p50 * flagged) / samples : null };
 }
 
+/** What stands smaller below a figure. */
+const aside = (text) => el("span", { class: "interval" }, text);
+
 const columns = (candidate) => [">In force", ">At this rate", ...(candidate ? [">Candidate"] : [])];
 
 function flaggedOf(sorted, threshold) {
   if (!sorted?.length || typeof threshold !== "number") return "–";
   const k = above(sorted, threshold);
-  return [percent(k / sorted.length), el("span", { class: "interval" }, between(interval(k, sorted.length)))];
+  return [percent(k / sorted.length), aside(between(interval(k, sorted.length)))];
 }
 
 function showLive(current, candidate, [at, beside], [now, threshold, other]) {
   const { sorted } = current;
   by("live-note").hidden = sorted.length > 0;
-  say(by("live-note"), "No live samples have been recorded yet: they come with traffic, in observe mode too.");
+  say(by("live-note"),
+    "No live samples have been recorded yet: they come with traffic, in observe mode too.");
   by("live-table").hidden = sorted.length === 0;
   if (!sorted.length) return;
   const sides = [[current, now], [current, threshold], ...(candidate ? [[candidate, other]] : [])];
@@ -62,17 +88,19 @@ function showLive(current, candidate, [at, beside], [now, threshold, other]) {
   const delayed = each((side, limit) => {
     const flagged = above(side.sorted, limit);
     const cost = delay(current.purify, flagged, side.sorted.length);
-    return [count(flagged), el("span", { class: "interval" }, cost.p50 === null ? "time not known yet"
+    return [count(flagged), aside(cost.p50 === null ? "time not known yet"
       : `by ${milliseconds(cost.p50)}, p99 ${milliseconds(cost.p99)}`)];
   });
-  table(by("live-table"), `${count(sorted.length)} distinct samples with a score${unscored ? `; ${count(unscored)} without` : ""}`,
+  const without = unscored ? `; ${count(unscored)} without` : "";
+  table(by("live-table"), `${count(sorted.length)} distinct samples with a score${without}`,
     ["", ...columns(candidate)],
     [
       ["Threshold", ...each((_, limit) => number(limit, 4))],
-      ["Flagged (95 % interval)", ...each((side, limit) => flaggedOf(side.sorted, limit))],
+      [`Flagged (${INTERVAL})`, ...each((side, limit) => flaggedOf(side.sorted, limit))],
       ["Benign flagged, at most", percent(current.policy.fpr_upper), percent(current.upper[at]),
         ...(candidate ? [percent(candidate.upper[beside])] : [])],
-      ["Judged otherwise than recorded", ...each((side, limit) => count(changes(side.live, limit).length))],
+      ["Judged otherwise than recorded",
+        ...each((side, limit) => count(changes(side.live, limit).length))],
       ["Delayed by purifying", ...delayed],
     ]);
 }
@@ -92,23 +120,29 @@ function showEvaluation(current, candidate, [now, threshold, other]) {
   const evaluation = current.evaluation;
   by("attack-table").hidden = by("benign-kinds").hidden = !evaluation;
   if (!evaluation) {
-    say(by("evaluation-note"), current.problem || "None yet: breakwater evaluate --config FILE --model "
-      + `${current.model} --data FILE.npz --out DIR makes one; then name DIR in the model's evaluation: field.`);
+    say(by("evaluation-note"), current.problem || "None yet: breakwater evaluate --config FILE "
+      + `--model ${current.model} --data FILE.npz --out DIR makes one; then name DIR in the `
+      + "model's evaluation: field.");
     return;
   }
   const date = evaluation.date.slice(0, 10) || "an unknown date";
   say(by("evaluation-note"), `Of ${date}. Attacks are those that succeeded undefended.`);
   const beside = (kind, name) => candidate?.[kind].find((each) => each.name === name)?.sorted;
-  const row = (kind, label, each) => [label, flaggedOf(each.sorted, now), flaggedOf(each.sorted, threshold),
-    ...(candidate ? [flaggedOf(beside(kind, each.name), other)] : [])];
-  const missed = (each) => el("span", { class: "interval" }, !each.sorted.length ? "none succeeded undefended" :
-    `misses ${count(each.sorted.length - above(each.sorted, threshold))} of ${count(each.sorted.length)}`);
-  table(by("attack-table"), "Attacks caught (95 % interval)", ["Attack", "Threat", ...columns(candidate)],
+  const row = (kind, label, each) => [
+    label,
+    flaggedOf(each.sorted, now),
+    flaggedOf(each.sorted, threshold),
+    ...(candidate ? [flaggedOf(beside(kind, each.name), other)] : []),
+  ];
+  const missed = ({ sorted }) => aside(!sorted.length ? "none succeeded undefended"
+    : `misses ${count(sorted.length - above(sorted, threshold))} of ${count(sorted.length)}`);
+  table(by("attack-table"), `Attacks caught (${INTERVAL})`,
+    ["Attack", "Threat", ...columns(candidate)],
     current.attacks.map((each) => {
       const [name, before, caught, ...others] = row("attacks", each.name, each);
       return [name, each.threat ?? "–", before, [caught, missed(each)].flat(), ...others];
     }));
-  table(by("benign-table"), "Benign kinds flagged (95 % interval)", ["Kind", ...columns(candidate)],
+  table(by("benign-table"), `Benign kinds flagged (${INTERVAL})`, ["Kind", ...columns(candidate)],
     current.benign.map((each) => row("benign", each.name, each)));
   const flagged = current.benign.map((each) => share(each.sorted, threshold) ?? 0);
   const most = Math.max(...flagged);
@@ -119,7 +153,8 @@ function showEvaluation(current, candidate, [now, threshold, other]) {
 
 /** The chart: the share flagged at every rate. Drawn for new scores only; a line marks the rate. */
 export async function drawFindings(current, candidate, fpr) {
-  const traces = [...lines(current, "", 0), ...(candidate ? lines(candidate, " (candidate)", 1) : [])];
+  const others = candidate ? lines(candidate, " (candidate)", 1) : [];
+  const traces = [...lines(current, "", 0), ...others];
   const bound = current.upper.map((each) => 100 * each);
   traces.push({
     name: "benign, at most",
@@ -154,7 +189,7 @@ function lines(side, suffix, symbols) {
     name: plain((kinds.length > 1 ? `${name}, mean of ${kinds.length}` : name) + suffix),
     x: side.fprs,
     y: side.thresholds.map((threshold) =>
-      (100 * kinds.reduce((all, sorted) => all + share(sorted, threshold), 0)) / kinds.length),
+      100 * mean(kinds.map((sorted) => share(sorted, threshold)))),
     mode: symbols ? "lines+markers" : "lines",
     marker: { symbol: "circle-open", size: 6 },
     line: { color: COLOURS[i % COLOURS.length], dash: DASHES[i % DASHES.length], width: i ? 2 : 4 },

@@ -50,11 +50,12 @@ function ratesNow(models) {
 }
 
 function showTiles(now, rates) {
-  const sum = (field) => Object.values(now.models).reduce((all, model) => all + (model[field] ?? 0), 0);
+  const sum = (field) =>
+    Object.values(now.models).reduce((all, model) => all + (model[field] ?? 0), 0);
   const known = [...rates.values()].filter((each) => each !== null);
-  const scored = Object.values(now.models).flatMap((model) => VERDICTS.map((v) => model.verdicts[v] ?? 0));
-  const suspicious = Object.values(now.models).reduce((all, m) => all + (m.verdicts.suspicious ?? 0), 0);
-  const samples = scored.reduce((all, each) => all + each, 0);
+  const verdicts = Object.values(now.models).map((model) => model.verdicts);
+  const suspicious = verdicts.reduce((all, each) => all + (each.suspicious ?? 0), 0);
+  const samples = verdicts.reduce((all, each) => all + sumOf(each), 0);
   fill(
     by("tiles"),
     tile("Requests per second", known.length ? number(known.reduce((a, b) => a + b, 0)) : "…",
@@ -76,10 +77,14 @@ async function chart(id, label, traces, options) {
 function showTraffic(models, rates) {
   table(by("traffic-table"), "Since the start, by model",
     ["Model", ">Now", ">Requests", ">Errors", "Actions"],
-    models.map(([name, model]) => [name, rates.get(name) === null ? "…" : `${number(rates.get(name))}/s`,
-      count(model.requests), count(model.errors), shares(model.actions)]));
+    models.map(([name, model]) => [
+      name, rates.get(name) === null ? "…" : `${number(rates.get(name))}/s`,
+      count(model.requests), count(model.errors), shares(model.actions),
+    ]));
   const traces = models.map(([name], at) => ({
-    name: plain(name), mode: "lines", line: { color: COLOURS[at % COLOURS.length], dash: DASHES[at % DASHES.length] },
+    name: plain(name),
+    mode: "lines",
+    line: { color: COLOURS[at % COLOURS.length], dash: DASHES[at % DASHES.length] },
     x: scrapes.slice(1).map((scrape) => new Date(1000 * scrape.time_s)),
     y: scrapes.slice(1).map((scrape, i) => rate(scrape.models[name]?.requests ?? 0,
       scrapes[i].models[name]?.requests ?? 0, scrape.time_s - scrapes[i].time_s)),
@@ -95,7 +100,8 @@ function shares(counts) {
 
 function showVerdicts(models) {
   const scored = models.filter(([, model]) => sumOf(model.verdicts) > 0);
-  table(by("verdict-table"), "Samples since the start; thresholds in force by the evidence there is",
+  table(by("verdict-table"),
+    "Samples since the start; thresholds in force by the evidence there is",
     ["Model", ">Passed", ">Suspicious", ">Failed", "Threshold"],
     models.map(([name, model]) => [name, ...VERDICTS.map((verdict) => {
       const value = model.verdicts[verdict] ?? 0;
@@ -110,7 +116,11 @@ function showVerdicts(models) {
     x: scored.map(([, model]) => (100 * (model.verdicts[verdict] ?? 0)) / sumOf(model.verdicts)),
   }));
   chart("verdict-chart", "Share of verdicts by model", traces,
-    { barmode: "stack", xaxis: { ticksuffix: " %", range: [0, 100] }, yaxis: { type: "category" } });
+    {
+      barmode: "stack",
+      xaxis: { ticksuffix: " %", range: [0, 100] },
+      yaxis: { type: "category" },
+    });
 }
 
 /** The threshold by the evidence there is: each set of detectors has its own. */
@@ -129,52 +139,67 @@ function showLatency(now, models) {
       const busy = before !== now && total(fresh) > 0;
       recent &&= busy || !total(model.stages[stage]);
       const shown = busy ? fresh : model.stages[stage];
-      return { name, stage, busy, count: total(shown), p50: quantile(shown, 0.5), p99: quantile(shown, 0.99) };
+      const [p50, p99] = [0.5, 0.99].map((q) => quantile(shown, q));
+      return { name, stage, busy, count: total(shown), p50, p99 };
     })).filter((row) => row.count > 0);
-  say(by("latency-period"), recent ? "The last minute." : "The last minute where there was traffic, else since the start.");
+  say(by("latency-period"), recent ? "The last minute."
+    : "The last minute where there was traffic, else since the start.");
   table(by("latency-table"), "From the histograms: exact to the width of a bucket",
     ["Model", "Stage", ">Count", ">p50", ">p99"],
-    rows.map((row) => [row.name, row.stage, count(row.count), milliseconds(row.p50), milliseconds(row.p99)]));
+    rows.map((row) => [
+      row.name, row.stage, count(row.count), milliseconds(row.p50), milliseconds(row.p99),
+    ]));
   if (!rows.length) return;
-  const names = rows.map((row) => plain(models.length > 1 ? `${row.name}: ${row.stage}` : row.stage));
+  const names = rows.map((row) =>
+    plain(models.length > 1 ? `${row.name}: ${row.stage}` : row.stage));
   const traces = [["p50", "circle"], ["p99", "diamond"]].map(([field, symbol], at) => ({
     name: field, mode: "markers", type: "scatter", y: names, x: rows.map((row) => row[field]),
     marker: { color: COLOURS[at], symbol, size: 10 },
   }));
   chart("latency-chart", "Latency by stage, p50 and p99 in milliseconds", traces,
-    { xaxis: { type: "log", ticksuffix: " ms" }, yaxis: { type: "category", autorange: "reversed" } });
+    {
+      xaxis: { type: "log", ticksuffix: " ms" },
+      yaxis: { type: "category", autorange: "reversed" },
+    });
 }
 
 function part(name, kind, text, more = "") {
-  return el("li", {}, state(kind, text), el("span", { class: "long" }, name, more && ` – ${more}`));
+  return el("li", {}, state(kind, text),
+    el("span", { class: "long" }, name, more && ` – ${more}`));
 }
 
 function health(now, models) {
   const { status, totals, shared } = now;
+  const all = status.workers_ready === status.workers;
+  const refused = totals.config_last_reload_successful === 0;
+  const quarantined = totals.quarantined_principals ?? 0;
+  const up = shared?.state === "up";
   const parts = [
-    part("Workers", status.workers_ready === status.workers ? "good" : status.workers_ready ? "warn" : "bad",
-      `${status.workers_ready} of ${status.workers}`, status.ready ? "taking requests" : "not taking requests"),
-    part("Configuration", totals.config_last_reload_successful === 0 ? "bad" : "good",
-      totals.config_last_reload_successful === 0 ? "refused" : "in force",
+    part("Workers", all ? "good" : status.workers_ready ? "warn" : "bad",
+      `${status.workers_ready} of ${status.workers}`,
+      status.ready ? "taking requests" : "not taking requests"),
+    part("Configuration", refused ? "bad" : "good", refused ? "refused" : "in force",
       `generation ${count(totals.config_generation)}`),
-    shared ? part("Shared history", shared.state === "up" ? "good" : "bad",
-      shared.state === "up" ? "up" : "down", shared.state === "up" ? "" : shared.state)
+    shared ? part("Shared history", up ? "good" : "bad", up ? "up" : "down",
+      up ? "" : shared.state)
       : part("Shared history", "good", "none", "this proxy remembers for itself"),
-    part("Quarantine", totals.quarantined_principals ? "warn" : "good", count(totals.quarantined_principals ?? 0),
-      "principals"),
+    part("Quarantine", quarantined ? "warn" : "good", count(quarantined), "principals"),
   ];
   if (totals.audit_dropped_total) {
-    parts.push(part("Audit log", "bad", "behind", `${count(totals.audit_dropped_total)} lines lost`));
+    const lost = count(totals.audit_dropped_total);
+    parts.push(part("Audit log", "bad", "behind", `${lost} lines lost`));
   }
   return [...parts, ...models.flatMap(([name, model]) => healthOf(name, model))];
 }
 
 function healthOf(name, model) {
-  const open = Object.entries(model.circuits).filter(([, isOpen]) => isOpen).map(([detector]) => detector);
+  const detectors = Object.keys(model.circuits);
+  const open = detectors.filter((detector) => model.circuits[detector]);
   const parts = [];
-  if (Object.keys(model.circuits).length) {
+  if (detectors.length) {
     parts.push(part(`${name}: detectors`, open.length ? "bad" : "good",
-      open.length ? `${open.length} left out` : "at work", (open.length ? open : Object.keys(model.circuits)).join(", ")));
+      open.length ? `${open.length} left out` : "at work",
+      (open.length ? open : detectors).join(", ")));
   }
   if (model.speculative !== null) {
     const wanted = model.policy?.dispatch === "speculative";
@@ -185,7 +210,8 @@ function healthOf(name, model) {
   if (model.policy?.detectors.length) {
     const age = model.policy.calibration_age_hours;
     parts.push(part(`${name}: calibration`, age === null ? "warn" : "good",
-      age === null ? "age unknown" : `${hours(age)} old`, age === null ? "its file cannot be read" : ""));
+      age === null ? "age unknown" : `${hours(age)} old`,
+      age === null ? "its file cannot be read" : ""));
     parts.push(part(`${name}: policy`, "good", model.policy.mode,
       `${model.policy.action} at a false-positive rate of ${percent(model.policy.fpr)}`));
   }
@@ -193,8 +219,9 @@ function healthOf(name, model) {
     parts.push(part(`${name}: records`, "good", count(model.records), "samples kept"));
   }
   if (model.shadow.compared) {
-    parts.push(part(`${name}: shadow`, model.shadow.disagreed ? "warn" : "good", count(model.shadow.disagreed),
-      `disagreements in ${count(model.shadow.compared)} samples`));
+    const { compared, disagreed } = model.shadow;
+    parts.push(part(`${name}: shadow`, disagreed ? "warn" : "good", count(disagreed),
+      `disagreements in ${count(compared)} samples`));
   }
   return parts;
 }

@@ -20,7 +20,8 @@ async function showText() {
     const policy = await ask("/api/policy");
     say(by("policy-facts"), `Generation ${policy.generation}, digest ${policy.digest}`
       + `${policy.path ? `, from ${policy.path}` : ""}.`);
-    say(by("policy-note"), policy.writable ? "" : "It cannot be changed from here: the file is not writable.");
+    say(by("policy-note"),
+      policy.writable ? "" : "It cannot be changed from here: the file is not writable.");
     say(by("policy-text"), policy.text);
     by("policy-text").hidden = false;
     by("rollback").hidden = !(policy.writable && policy.previous);
@@ -34,11 +35,13 @@ async function showText() {
 async function showShadow() {
   try {
     const { records } = await ask("/api/disagreements");
-    say(by("shadow-note"), records.length ? ""
-      : "None. A model's `shadow:` field gives it a second policy that is scored and does not act.");
+    say(by("shadow-note"), records.length ? "" :
+      "None. A model's `shadow:` field gives it a second policy that is scored and does not act.");
     by("shadow-table").hidden = !records.length;
-    table(by("shadow-table"), "Newest first", ["Sample", "Time", "Model", "In force", "Shadow", ">Score", ">Threshold"],
-      records.map((each) => [each.id, time(each.time_s), each.model, each.verdict, each.shadow,
+    table(by("shadow-table"), "Newest first",
+      ["Sample", "Time", "Model", "In force", "Shadow", ">Score", ">Threshold"],
+      records.map((each) => [each.id, time(each.time_s), each.model, each.verdict,
+        each.shadow === each.verdict ? "another action" : each.shadow,
         number(each.score, 4), number(each.threshold, 4)]));
   } catch (error) {
     say(by("shadow-note"), error.message);

@@ -86,17 +86,19 @@ function place(node, timeS) {
   by("records").insertBefore(node, next);
 }
 
-let announcing = false;
+const TOLD_EVERY_MS = 5000;
+let untold = 0;
 
-/** Tell how many have come, once a second at most: a screen reader must be able to follow. */
+/** Count what has come; a screen reader is told once in a while, of all that came meanwhile. */
 function announce() {
   arrived += 1;
-  if (announcing) return;
-  announcing = true;
+  say(by("arrivals"), `${count(arrived)} since this page was opened.`);
+  untold += 1;
+  if (untold > 1) return;
   setTimeout(() => {
-    announcing = false;
-    say(by("arrivals"), `${count(arrived)} since this page was opened.`);
-  }, 1000);
+    say(by("heard"), `${count(untold)} new; ${count(arrived)} in all.`);
+    untold = 0;
+  }, TOLD_EVERY_MS);
 }
 
 const pair = (name, value) => el("span", { class: "pair" }, el("b", {}, `${name} `), value);
@@ -112,7 +114,8 @@ function row(record, isNew) {
       state(failed ? "bad" : record.verdict === "pass" ? "good" : "warn", record.verdict),
       pair("model", [record.model, record.version].filter(Boolean).join(" version ")),
       pair("action", record.action), pair("outcome", record.outcome)),
-    el("p", {}, pair("principal", record.principal || "–"), record.client_id ? pair("request", record.client_id) : null),
+    el("p", {}, pair("principal", record.principal || "–"),
+      record.client_id ? pair("request", record.client_id) : null),
     score(record), evidence(record), series(record), shadow(record), labels(record)));
   return node;
 }
@@ -126,13 +129,18 @@ function thumbnail(record) {
 /** The score as a bar that ends beyond the threshold, with both numbers beside it. */
 function score(record) {
   const { score: value, threshold } = record;
-  if (typeof value !== "number") return el("p", {}, pair("score", `none: ${record.failure || record.reason || "not scored"}`));
+  if (typeof value !== "number") {
+    return el("p", {}, pair("score", `none: ${record.failure || record.reason || "not scored"}`));
+  }
   const low = Math.min(0, value, threshold ?? 0);
   const high = Math.max(value, threshold ?? value) * 1.2 || 1;
-  const bar = el("meter", { min: low, max: high, value, low: threshold, high: threshold, optimum: low,
-    "aria-label": "Fused score; the bar changes colour beyond the threshold" });
+  const bar = el("meter", {
+    min: low, max: high, value, low: threshold, high: threshold, optimum: low,
+    "aria-label": "Fused score; the bar changes colour beyond the threshold",
+  });
   const side = value <= threshold ? "up to" : "above";
-  return el("p", {}, bar, ` score ${number(value, 4)}, ${side} the threshold ${number(threshold, 4)}`);
+  return el("p", {}, bar,
+    ` score ${number(value, 4)}, ${side} the threshold ${number(threshold, 4)}`);
 }
 
 function evidence(record) {
@@ -150,8 +158,9 @@ function series(record) {
 }
 
 function shadow(record) {
-  if (!record.shadow || record.shadow === record.verdict) return null;
-  return el("p", {}, state("warn", "shadow policy disagrees"), `: ${record.shadow}`);
+  if (!record.shadow) return null;
+  const would = record.shadow === record.verdict ? "another action" : record.shadow;
+  return el("p", {}, state("warn", "shadow policy disagrees"), `: ${would}`);
 }
 
 function labels(record) {
@@ -170,7 +179,9 @@ async function give(record, label, buttons, said) {
   try {
     await ask("/api/label", { id: record.id, label: wanted });
     record.label = wanted;
-    buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.textContent === wanted)));
+    for (const button of buttons) {
+      button.setAttribute("aria-pressed", String(button.textContent === wanted));
+    }
     say(said, wanted ? `labelled ${wanted}` : "label taken back");
   } catch (error) {
     say(said, `not labelled: ${error.message}`);
@@ -179,9 +190,13 @@ async function give(record, label, buttons, said) {
 }
 
 function showStandings(principals) {
-  table(by("principals"), principals.length ? "Who raised alarms, latest first" : "Nobody has raised an alarm.",
+  const minutes = (each) => Math.ceil(each.quarantined_for_s / 60);
+  table(by("principals"),
+    principals.length ? "Who raised alarms, latest first" : "Nobody has raised an alarm.",
     ["Principal", "Model", ">Longest chain", ">Alarms", "Quarantine", "Last alarm"],
-    principals.map((each) => [each.principal, each.model, count(each.longest_chain), count(each.alarms),
-      each.quarantined_for_s > 0 ? state("warn", `${Math.ceil(each.quarantined_for_s / 60)} more minutes`) : "none",
-      time(each.last_alarm)]));
+    principals.map((each) => [
+      each.principal, each.model, count(each.longest_chain), count(each.alarms),
+      minutes(each) > 0 ? state("warn", `${minutes(each)} more minutes`) : "none",
+      time(each.last_alarm),
+    ]));
 }

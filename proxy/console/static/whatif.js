@@ -17,7 +17,8 @@ export function above(sorted, threshold) {
   return sorted.length - low;
 }
 
-export const share = (sorted, threshold) => (sorted.length ? above(sorted, threshold) / sorted.length : null);
+export const share = (sorted, threshold) =>
+  (sorted.length ? above(sorted, threshold) / sorted.length : null);
 
 /**
  * 95 % interval of a share, k of n.
