@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from tuning.evaluate.titles import TUNED, titled
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -23,36 +26,57 @@ def show(console: Console, report: Mapping[str, Any]) -> None:
 
 
 def _attacks(console: Console, rows: Rows) -> None:
-    columns = ("attack", "threat", "succeeds", "flagged", "at 1 %", "at 5 %", "AUROC")
-    actions = ("undefended", "purify", "block")
-    table = Table(title="Attacks: share that succeeds, share of those flagged, robust accuracy")
-    for column in (*columns, *actions, "learned from"):
-        table.add_column(column)
-    for row in rows:
-        shares = (_share(row, name) for name in ("success", "tpr", "tpr_at_1", "tpr_at_5"))
-        robust = (_plain(row.get(f"robust_{name}")) for name in ("none", "purify", "block"))
-        table.add_row(
-            *(escape(str(row["name"])), str(row["threat"]), *shares, _plain(row["auroc"])),
-            *robust,
-            "yes" if row["tuned_on"] else "",
-        )
+    """The figures that fit into 80 columns; the report has the others."""
+    table = _table(
+        "Attacks: how many succeed; of those, how many are flagged at the calibrated threshold "
+        "(95 % interval) and at 1 % of benign images; right answers by action",
+        *("attack", "succeed", "flagged", "at 1 %", "none", "purify", "block"),
+    )
+    for threat in dict.fromkeys(str(row["threat"]) for row in rows):
+        table.add_section()
+        table.add_row(f"[bold]{escape(threat)}[/]")
+        for row in rows:
+            if row["threat"] == threat:
+                table.add_row(*_attack(row))
     _print(console, table, rows)
 
 
+def _attack(row: Mapping[str, Any]) -> tuple[str, ...]:
+    learned = f" {TUNED}" if row["tuned_on"] else ""
+    shares = (_whole(row.get(name)) for name in ("robust_none", "robust_purify", "robust_block"))
+    return (
+        escape(titled(str(row["name"])) + learned),
+        _whole(row["success"]),
+        _share(row, "tpr"),
+        _whole(row.get("tpr_at_1")),
+        *shares,
+    )
+
+
 def _benign(console: Console, rows: Rows) -> None:
-    table = Table(title="Benign images flagged at the calibrated threshold")
-    for column in ("images", "kind", "flagged", "accuracy", "purify", "block"):
-        table.add_column(column)
+    table = _table(
+        "Benign images flagged at the calibrated threshold",
+        "images",
+        "kind",
+        "flagged",
+        "accuracy",
+        "purify",
+        "block",
+    )
     for row in rows:
         accuracies = (_plain(row.get(f"accuracy_{name}")) for name in ("none", "purify", "block"))
-        table.add_row(str(row["name"]), str(row["kind"]), _share(row, "fpr"), *accuracies)
+        table.add_row(titled(str(row["name"])), str(row["kind"]), _share(row, "fpr"), *accuracies)
     _print(console, table, rows)
 
 
 def _knowing(console: Console, rows: Rows) -> None:
-    table = Table(title="Who knows everything: wrong answers got through, of the images tried")
-    for column in ("way", "bound", "defended", "undefended"):
-        table.add_column(column)
+    table = _table(
+        "Who knows everything: wrong answers got through, of the images tried",
+        "way",
+        "bound",
+        "defended",
+        "undefended",
+    )
     for row in rows:
         if "skipped" in row:
             console.print(f"adaptive attacks left out: {row['skipped']}", markup=False)
@@ -67,20 +91,34 @@ def _knowing(console: Console, rows: Rows) -> None:
 
 
 def _queries(console: Console, rows: Rows) -> None:
-    table = Table(title="Attacks by queries through the running sidecar")
-    for column in ("attack", "action", "succeeds", "unflagged", "noticed", "queries", "noticed at"):
-        table.add_column(column)
+    table = _table(
+        "Attacks by queries through the running sidecar; unflagged: by a query that was not "
+        "flagged; noticed: some query was flagged; medians of queries",
+        *("attack", "action", "succeed", "unflagged", "noticed", "queries", "noticed at"),
+    )
     for row in rows:
-        shares = (_share(row, name) for name in ("success", "unflagged_success", "detected"))
         moments = (_plain(row[name]) for name in ("queries_median", "detected_at_median"))
-        table.add_row(str(row["name"]), str(row["action"]), *shares, *moments)
+        table.add_row(
+            *(titled(str(row["name"])), _action(row), _share(row, "success")),
+            *(_whole(row["unflagged_success"]), _whole(row["detected"]), *moments),
+        )
     _print(console, table, rows)
 
 
+def _action(row: Mapping[str, Any]) -> str:
+    return "none" if row["action"] == "pass-through" else str(row["action"])
+
+
 def _latency(console: Console, rows: Rows) -> None:
-    table = Table(title="Latency, milliseconds: what the defence adds to pass-through")
-    for column in ("action", "traffic", "p50", "p99", "added p50", "added p99"):
-        table.add_column(column)
+    table = _table(
+        "Latency, milliseconds: what the defence adds to pass-through",
+        "action",
+        "traffic",
+        "p50",
+        "p99",
+        "added p50",
+        "added p99",
+    )
     for row in rows:
         names = ("p50_ms", "p99_ms", "added_p50_ms", "added_p99_ms")
         table.add_row(str(row["action"]), str(row["traffic"]), *(_plain(row[n]) for n in names))
@@ -89,13 +127,28 @@ def _latency(console: Console, rows: Rows) -> None:
 
 def _print(console: Console, table: Table, rows: Rows) -> None:
     if rows:
+        # A title of its own would be wrapped at the table's width.
+        heading, table.title = table.title, None
+        console.print(heading, style="bold", highlight=False)
         console.print(table)
+
+
+def _table(heading: str, *columns: str) -> Table:
+    table = Table(title=heading, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=column == columns[0])
+    return table
 
 
 def _share(row: Mapping[str, Any], name: str) -> str:
     if row.get(name) is None:
         return "-"
-    return f"{row[name]:.0%} ({row[f'{name}_low']:.0%}-{row[f'{name}_high']:.0%})"
+    low, high = (100 * row[f"{name}_{end}"] for end in ("low", "high"))
+    return f"{row[name]:.0%} ({low:.0f}-{high:.0f})"
+
+
+def _whole(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
 
 
 def _plain(value: float | None) -> str:
