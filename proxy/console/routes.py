@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 from aiohttp import web
 
 from proxy.console.api import Api, Target
@@ -18,7 +20,9 @@ class Console:
     """
 
     def __init__(self, target: Target, control: Control) -> None:
-        self._api = Api(target, control)
+        self._kept = target, control
+        # aiohttp caches handlers for the life of the process; the proxy shall end with us.
+        self._api = Api(weakref.proxy(target), weakref.proxy(control))
         self._files = Files(plotly_script())
 
     def routes(self) -> list[web.AbstractRouteDef]:

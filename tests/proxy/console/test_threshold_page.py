@@ -45,7 +45,10 @@ async def test_keys_and_pointer_move_it_without_asking_the_proxy(
         await slider.focus()
         for _ in range(12):
             await page.keyboard.press("ArrowRight")
-        await expect(slider).to_have_attribute("aria-valuetext", re.compile("% false positives, .+ of live samples flagged, .+ of attacks caught$"))
+        await expect(slider).to_have_attribute(
+            "aria-valuetext",
+            re.compile("% false positives, .+ of live samples flagged, .+ of attacks caught$"),
+        )
         by_key = await page.locator(FPR).inner_text()
         assert float(by_key.split()[0]) > 2
         assert await page.locator("#live-table").inner_text() != before
