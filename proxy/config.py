@@ -446,7 +446,8 @@ class Records(_Strict):
     sample of the distinct ones seen, for `calibrate --live` and the console. 0: none."""
     recent: int = Field(default=512, gt=0, le=100_000)
     """Suspicious and failed samples each worker can show, 1 to 2 KB each; up to 20 with a picture.
-    Labelled ones take up half of that at most and stay longest."""
+    As many more that a shadow policy judges otherwise. Labelled ones take up half of that at most
+    and stay longest; a client that sends many cannot push out those of the others."""
     max_age_hours: float = Field(default=168.0, gt=0)
     """How long scores are kept after a sample was last seen."""
     thumbnails: bool = False

@@ -84,6 +84,8 @@ class Flow:
     """Trailing metadata for the caller, where the policy wants it told."""
     pixels: Tensor | None = None
     """The samples as they were scored, (B, C, H, W), while thumbnails may be made of them."""
+    shadow: Mapping[int, str] = field(default_factory=dict)
+    """What a shadow policy says of the samples that it disagrees on; perhaps after the end."""
     stage_s: dict[str, float] = field(default_factory=dict)
     """Seconds spent by stage: read, queue, score, views, purify, upstream, total."""
     bytes_in: int = 0

@@ -410,10 +410,17 @@ class Server:
         return 0 if self._history is None else await self._history.forget(principal, model)
 
     async def records(
-        self, model: str | None, limit: int, before: float | None = None
+        self,
+        model: str | None,
+        limit: int,
+        before: float | None = None,
+        *,
+        differing: bool = False,
     ) -> list[dict[str, Any]]:
-        """Notable samples, newest first."""
-        return [record.to_json() for record in self._records.recent(model, limit, before)]
+        """Notable samples, or those a shadow judges otherwise; newest first."""
+        found = self._records.recent(model, limit, before, differing=differing)
+        # 40 us each: hundreds would hold up the requests.
+        return await asyncio.to_thread(lambda: [record.to_json() for record in found])
 
     def watch(self, model: str | None, everything: bool) -> AsyncIterator[dict[str, Any]]:
         """Records as they come, until the server stops."""
@@ -424,7 +431,7 @@ class Server:
         kept = self._records.copy(model)
         if kept is None:
             return empty(model).to_json()
-        return (await asyncio.to_thread(kept.snapshot)).to_json()
+        return await asyncio.to_thread(lambda: kept.snapshot().to_json())
 
     async def explore(self, model: str, candidate: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """What the policy in force and another one say of the recorded scores."""

@@ -242,10 +242,15 @@ class Supervisor:
         return merged(body for status, body in answers if status == 200 and body is not None)
 
     async def records(
-        self, model: str | None, limit: int, before: float | None = None
+        self,
+        model: str | None,
+        limit: int,
+        before: float | None = None,
+        *,
+        differing: bool = False,
     ) -> list[dict[str, Any]]:
-        """Return the workers' notable samples, newest first."""
-        return await self._records.records(model, limit, before)
+        """Return the workers' notable samples, or those a shadow judges otherwise; newest first."""
+        return await self._records.records(model, limit, before, differing=differing)
 
     def watch(self, model: str | None, everything: bool) -> AsyncIterator[dict[str, Any]]:
         """Follow the workers' records as they come."""

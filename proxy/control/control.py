@@ -128,12 +128,11 @@ class Control:
     async def disagreements(
         self, model: str | None = None, limit: int = 100
     ) -> list[dict[str, Any]]:
-        """Of the notable samples those that the shadow policy judges otherwise; as `suspicious`."""
+        """The samples that the shadow policy judges otherwise, notable or not; as `suspicious`."""
         if not 0 < limit <= MAX_RECORDS:
             raise InvalidAskError(f"limit must be from 1 to {MAX_RECORDS}")
-        records = await self._target.records(model, MAX_RECORDS)
-        found = [dict(r) for r in records if r.get("shadow") and r["shadow"] != r["verdict"]]
-        return found[:limit]
+        found = await self._target.records(model, limit, differing=True)
+        return [dict(record) for record in found]
 
     async def watch(
         self, model: str | None = None, everything: bool = False

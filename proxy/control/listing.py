@@ -86,7 +86,9 @@ def _columns(record: pb.Record) -> tuple[str, ...]:
     when = datetime.fromtimestamp(record.time_s).astimezone()
     marks = [f"chain of {record.chain}"] if record.chain else []
     marks += ["quarantined"] if record.quarantined else []
-    marks += [f"shadow: {record.shadow}"] if record.shadow not in ("", record.verdict) else []
+    if record.shadow:
+        other = "another action" if record.shadow == record.verdict else record.shadow
+        marks.append(f"shadow: {other}")
     marks += [f"labelled {record.label}"] if record.label else []
     return (
         when.strftime("%H:%M:%S"),

@@ -30,8 +30,10 @@ class Target(PolicyTarget, Protocol):
     async def forget(self, principal: str | None, model: str | None) -> int:
         """Lift quarantines, of a principal, at a model; None: of all. Return how many."""
 
-    async def records(self, model: str | None, limit: int) -> Sequence[Mapping[str, Any]]:
-        """Return the notable samples, newest first."""
+    async def records(
+        self, model: str | None, limit: int, *, differing: bool = False
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return notable samples, or those a shadow policy judges otherwise; newest first."""
 
     def watch(self, model: str | None, everything: bool) -> AsyncIterator[Mapping[str, Any]]:
         """Yield samples as they are recorded, notable ones or all."""

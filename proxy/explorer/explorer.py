@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,14 @@ class Explorer:
 
     Args:
         models: name -> configuration and calibration, of those that have detectors.
+        digest: the digest of a model's defence in force, see `Artifact.digest`.
     """
 
-    def __init__(self, models: Mapping[str, tuple[Model, Calibration]]) -> None:
+    def __init__(
+        self, models: Mapping[str, tuple[Model, Calibration]], digest: Callable[[str], str]
+    ) -> None:
         self._models = models
+        self._digest = digest
         self._sweeps: dict[tuple[str, str], Sweep] = {}
         self._evaluations: dict[Path, tuple[object, Evaluation | str]] = {}
         self._one_at_a_time = threading.Lock()
@@ -57,9 +61,10 @@ class Explorer:
         Returns:
             model; current: the policy in force; the fields of its `Sweep.grid`; live: ids, fused,
             and the recorded columns, of the samples that this policy can judge, and of how many it
-            cannot (`unknown`); evaluation: fused scores by attack and benign kind, or null, with
-            the reason in evaluation_problem; purify_ms; candidate: null, or a policy with the same
-            parts, whose live.fused is in the order of the ids above, null where unknown.
+            cannot (`unknown`); evaluation: fused scores by attack and benign kind, or null;
+            evaluation_problem: why it is null, or is not of the defence in force; purify_ms;
+            candidate: null, or a policy with the same parts, whose live.fused is in the order of
+            the ids above, null where unknown.
 
         Raises:
             ConfigError: the model has no detectors, or the candidate cannot be used.
@@ -72,6 +77,7 @@ class Explorer:
             current = self._sweep(name, model, calibration)
             other = None if wanted is None else self._sweep(name, wanted, calibration)
             found, problem = self._evaluation(name, model)
+        another = _another(found, self._digest(name))
         columns = _columns(snapshot, current.detectors)
         fused = current.fused(columns)
         known = np.flatnonzero(np.isfinite(fused))
@@ -81,7 +87,7 @@ class Explorer:
             **current.grid(),
             "live": {**_live(snapshot, known), "fused": numbers(fused[known])},
             "evaluation": _evaluated(found, current),
-            "evaluation_problem": problem or _lacking(found, current),
+            "evaluation_problem": problem or _lacking(found, current) or another,
             "purify_ms": _quantiles(purify_ms),
             "candidate": None,
         }
@@ -93,7 +99,7 @@ class Explorer:
                 **other.grid(),
                 "live": {"fused": numbers(live), "unknown": unknown},
                 "evaluation": _evaluated(found, other),
-                "evaluation_problem": problem or _lacking(found, other),
+                "evaluation_problem": problem or _lacking(found, other) or another,
             }
         return answer
 
@@ -156,6 +162,16 @@ def _lacking(found: Evaluation | None, sweep: Sweep) -> str:
     if not lacks:
         return ""
     return f"the evaluation has no scores of {', '.join(lacks)}; run `breakwater evaluate` again"
+
+
+def _another(found: Evaluation | None, digest: str) -> str:
+    """That an evaluation is of another defence: its scores are not what this one would give."""
+    if found is None or found.about.get("defence") == digest:
+        return ""
+    return (
+        "the evaluation is of another calibration or other detectors than are in force, and what "
+        "it shows may be wrong for these; run `breakwater evaluate` again"
+    )
 
 
 def _evaluated(found: Evaluation | None, sweep: Sweep) -> dict[str, Any] | None:

@@ -32,7 +32,12 @@ class RecordsTarget(Protocol):
     """Where records are: one proxy, or a supervisor with its workers."""
 
     async def records(
-        self, model: str | None, limit: int, before: float | None = None
+        self,
+        model: str | None,
+        limit: int,
+        before: float | None = None,
+        *,
+        differing: bool = False,
     ) -> Sequence[Mapping[str, Any]]:
         """Return notable samples, newest first: `Record.to_json` of each.
 
@@ -40,6 +45,7 @@ class RecordsTarget(Protocol):
             model: of this one only.
             limit: so many at most.
             before: older than this only, Unix time.
+            differing: those that a shadow policy judges otherwise, in place of the notable ones.
         """
 
     def watch(self, model: str | None, everything: bool) -> AsyncIterator[dict[str, Any]]:
@@ -94,8 +100,11 @@ class Endpoints:
         except ValueError:
             text = f"limit is a number from 1 to {MAX_LIMIT}, before a Unix time\n"
             return web.Response(text=text, status=400)
-        found = await self._target.records(query.get("model"), limit, before)
-        return web.json_response(list(found))
+        found = await self._target.records(
+            query.get("model"), limit, before, differing=query.get("differing") == "1"
+        )
+        body = await asyncio.to_thread(_listed, found)
+        return web.Response(body=body, content_type="application/json")
 
     async def _scores(self, request: web.Request) -> web.Response:
         model = request.query.get("model")
@@ -133,6 +142,11 @@ class Endpoints:
                 async for line in lines:
                     await response.write(line)
         return response
+
+
+def _listed(records: Sequence[Mapping[str, Any]]) -> bytes:
+    """Records as JSON, one after the other: a picture in each makes megabytes of them."""
+    return f"[{', '.join(map(json.dumps, records))}]\n".encode()
 
 
 async def _with_heartbeat(

@@ -61,7 +61,8 @@ class Record:
     """Milliseconds by stage; with mode observe there is no `total`."""
     label: Label = ""
     shadow: str = ""
-    """Verdict of the shadow policy; empty without one."""
+    """Verdict of the shadow policy where it would decide otherwise; with the same verdict, it would
+    act otherwise. Empty where it agrees, was not asked, or there is none."""
     thumbnail: str = ""
     """PNG of at most 64 x 64 pixels in base64; empty unless `records.thumbnails` is on."""
 
@@ -138,6 +139,7 @@ def record_of(flow: Flow, index: int, time_s: float, *, thumbnail: str = "") -> 
         outcome=flow.outcome,
         streamed=flow.streamed,
         stage_ms={stage: round(1000 * seconds, 3) for stage, seconds in flow.stage_s.items()},
+        shadow=flow.shadow.get(index, ""),
         thumbnail=thumbnail,
     )
 

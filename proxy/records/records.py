@@ -61,6 +61,8 @@ class Records:
         self._keyed = Keyed(key or os.urandom(KEY_BYTES))
         self._now = now
         self._recent = Recent(settings.recent)
+        # A shadow may disagree about most of the traffic: that must not push out what is notable.
+        self._differing = Recent(settings.recent)
         self._watches = Watches(on_drop)
         self._reservoirs: dict[str, Reservoir] = {}
         self._quiet: list[Flow] = []
@@ -75,6 +77,7 @@ class Records:
         pixels, flow.pixels = flow.pixels, None
         if not is_notable(flow):
             self._quiet.append(flow)
+            self._differ(flow, self._now())
             return
         rows = [] if pixels is None else self._pictures.admit(notable_samples(flow))
         if pixels is None or not rows:
@@ -102,17 +105,41 @@ class Records:
             self._show(flow, self._keep(flow), thumbnails or {})
         else:
             self._quiet.append(flow)
+            self._differ(flow, self._now())
             self.flush()
 
     def disagree(self, flow: Flow, verdicts: Mapping[int, str]) -> None:
-        """Record the samples of which a shadow policy thinks otherwise, finished or not.
+        """Record the samples that a shadow policy judges otherwise.
+
+        Where the request has not finished they are recorded when it has; where it has, whoever
+        watches is told of them once more.
 
         Args:
-            verdicts: its own, by sample.
+            verdicts: its own, by sample; one verdict of the flow may stand for several samples.
         """
-        now_s = self._now()
-        rows = sorted(verdicts)[:MAX_SAMPLES]
-        self._tell([replace(record_of(flow, i, now_s), shadow=verdicts[i]) for i in rows])
+        rows = [index for index in sorted(verdicts) if index < len(flow.samples)][:MAX_SAMPLES]
+        flow.shadow = {index: verdicts[index] for index in rows}
+        if not flow.outcome:
+            return
+        found = self._differ(flow, self._now())
+        notable = [record for record in found if self._recent.find(record.id) is not None]
+        self._watches.tell(notable, notable=True)
+        quiet = [record for record in found if self._recent.find(record.id) is None]
+        self._watches.tell(quiet, notable=False)
+
+    def _differ(self, flow: Flow, now_s: float) -> list[Record]:
+        """List those samples of a finished request, here and, where they are, among the notable."""
+        found = []
+        for index, verdict in flow.shadow.items():
+            record = self._recent.find(f"{flow.request_id}:{index}")
+            if record is None:
+                record = record_of(flow, index, now_s)
+            else:
+                record = replace(record, shadow=verdict)
+                self._recent.add(record)
+            self._differing.add(record)
+            found.append(record)
+        return found
 
     def _keep(self, flow: Flow) -> float:
         """Take the scores in, and tell when that was."""
@@ -125,11 +152,10 @@ class Records:
     def _show(self, flow: Flow, now_s: float, thumbnails: Mapping[int, str]) -> None:
         """Make the records of a notable request and tell whoever watches."""
         rows = notable_samples(flow)
-        self._tell([record_of(flow, i, now_s, thumbnail=thumbnails.get(i, "")) for i in rows])
-
-    def _tell(self, records: Sequence[Record]) -> None:
+        records = [record_of(flow, i, now_s, thumbnail=thumbnails.get(i, "")) for i in rows]
         for record in records:
             self._recent.add(record)
+        self._differ(flow, now_s)
         self._watches.tell(records, notable=True)
 
     async def _pictured(self, flow: Flow, pixels: Tensor, rows: Sequence[int]) -> None:
@@ -138,10 +164,15 @@ class Records:
     # -- what is shown -----------------------------------------------------------------------------
 
     def recent(
-        self, model: str | None = None, limit: int = 100, before: float | None = None
+        self,
+        model: str | None = None,
+        limit: int = 100,
+        before: float | None = None,
+        *,
+        differing: bool = False,
     ) -> list[Record]:
-        """Notable samples, newest first; see `Recent.newest`."""
-        return self._recent.newest(model, limit, before)
+        """Notable samples, or those that a shadow judges otherwise; see `Recent.newest`."""
+        return (self._differing if differing else self._recent).newest(model, limit, before)
 
     def watch(self, model: str | None = None, *, everything: bool = False) -> Watch:
         """Follow notable samples, or all, from now on.
@@ -154,7 +185,8 @@ class Records:
     def label(self, id_: str, label: Label) -> bool:
         """Note what a sample was, or take that back; False where it is not kept any more."""
         kept = [reservoir.label(id_, label) for reservoir in self._reservoirs.values()]
-        record = self._recent.label(id_, label)
+        labelled = [ring.label(id_, label) for ring in (self._recent, self._differing)]
+        record = next(filter(None, labelled), None)
         if record is not None and label and not any(kept) and record.model in self._reservoirs:
             self._reservoirs[record.model].keep(record, self._now())
         return record is not None or any(kept)

@@ -45,14 +45,21 @@ class Workers:
         self._watches.close()
 
     async def records(
-        self, model: str | None, limit: int, before: float | None = None
+        self,
+        model: str | None,
+        limit: int,
+        before: float | None = None,
+        *,
+        differing: bool = False,
     ) -> list[dict[str, Any]]:
-        """Notable samples of all workers, newest first."""
+        """Notable samples of all workers, or those a shadow judges otherwise; newest first."""
         query: dict[str, Any] = {"limit": limit}
         if model is not None:
             query["model"] = model
         if before is not None:
             query["before"] = before
+        if differing:
+            query["differing"] = 1
         answers = await self._ask_all("GET", f"/records?{urlencode(query)}")
         found = [record for answer in answers if isinstance(answer, list) for record in answer]
         return sorted(found, key=lambda record: -record["time_s"])[:limit]

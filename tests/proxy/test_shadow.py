@@ -12,7 +12,7 @@ import pytest
 import proxy.shadow
 from proxy import rpc
 from proxy.errors import Blocked, UpstreamError
-from proxy.flow import Action
+from proxy.flow import Action, Flow
 from tests.defended import ALL, Defended, Opener, each, eventually, stream_message
 from tests.images import CLEAN, MIXED, request
 from tests.proxy.running import ask, running
@@ -68,11 +68,12 @@ async def test_disagreements_are_counted_and_listed(
         assert more >= 1
         assert d.metric("shadow_disagreements_total", action="none", shadow="flag") == more
         assert d.metric("shadow_disagreements_total") == more
-        records = d.records.recent("digits_like")
-        differing = [record for record in records if record.shadow]
+        differing = d.records.recent("digits_like", differing=True)
         assert {(each.verdict, each.shadow) for each in differing} == {("pass", "suspicious")}
         assert all(record.scores for record in differing)
-        assert [record.id for record in records if not record.shadow] == ["r0:1"]
+        assert all(record.outcome for record in differing)
+        assert [each.id for each in d.records.recent() if not each.shadow] == ["r0:1"]
+        assert len(d.records.recent()) == 1
         assert len(differing) == more
         # Nothing of it passes for the traffic's.
         assert d.metric("samples_total") == 4
@@ -89,6 +90,7 @@ async def test_the_same_policy_never_disagrees(opened: Opener, second: Second) -
         await eventually(lambda: compared(d) == 4)
         assert d.metric("shadow_disagreements_total") == 0
         assert {record.shadow for record in d.records.recent()} == {""}
+        assert d.records.recent(differing=True) == []
 
 
 async def test_another_action_is_a_disagreement(opened: Opener, second: Second) -> None:
@@ -98,7 +100,24 @@ async def test_another_action_is_a_disagreement(opened: Opener, second: Second) 
         await eventually(lambda: compared(d) == 4)
         assert d.metric("shadow_disagreements_total", action="flag", shadow="block") == 1
         assert d.metric("shadow_disagreements_total") == 1
-        assert [r.id for r in d.records.recent() if r.shadow] == ["r0:1"]
+        assert [(r.id, r.shadow) for r in d.records.recent()] == [("r0:1", "suspicious")]
+        assert d.records.recent(differing=True) == d.records.recent()
+
+
+async def test_a_shadow_that_is_quicker_than_the_end(opened: Opener, second: Second) -> None:
+    async with opened(fields(second, policy={"fpr": 0.05, "action": "block"})) as d:
+        flow = Flow("quick", 0.0, None, "tester")
+        data = request("digits_like", MIXED).SerializeToString()
+        d.pipeline.admit()
+        await d.pipeline.infer(flow, data, None)
+        await eventually(lambda: compared(d) == 4)
+        assert d.records.recent() == d.records.recent(differing=True) == []
+        d.pipeline.release()
+        d.pipeline.finish(flow, "ok")
+        (found,) = d.records.recent()
+        assert (found.shadow, found.action, found.outcome) == ("suspicious", "flag", "ok")
+        assert "total" in found.stage_ms
+        assert d.records.recent(differing=True) == [found]
 
 
 async def test_the_answer_waits_for_no_shadow(opened: Opener, second: Second) -> None:

@@ -164,8 +164,11 @@ class ShownTarget(FakeTarget):
         }
         return {"remembered": 7, "shared": None, "principals": [eve]}
 
-    async def records(self, model: str | None, limit: int) -> list[dict[str, Any]]:
-        return [each for each in self.kept if model in (None, each["model"])][:limit]
+    async def records(
+        self, model: str | None, limit: int, *, differing: bool = False
+    ) -> list[dict[str, Any]]:
+        found = [each for each in self.kept if model in (None, each["model"])]
+        return [each for each in found if each["shadow"] or not differing][:limit]
 
     async def watch(self, model: str | None, everything: bool) -> AsyncIterator[dict[str, Any]]:
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

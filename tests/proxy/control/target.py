@@ -83,6 +83,9 @@ class PolicyTarget:
     async def config(self) -> Mapping[str, Any]:
         return self.running.model_dump(mode="json")
 
+    async def metrics(self) -> tuple[str, bytes]:
+        return "text/plain", b""
+
     async def policy(self) -> Mapping[str, Any]:
         digests = [self.digest]
         return {"generation": self.generation, "digests": digests, "refusal": self.refusal}
@@ -100,9 +103,11 @@ class PolicyTarget:
         self.forgotten.append((principal, model))
         return 2
 
-    async def records(self, model: str | None, limit: int) -> Sequence[Mapping[str, Any]]:
-        agreed = {**RECORD, "id": "r0:0", "shadow": "suspicious"}
-        return [RECORD, agreed][:limit] if model in (None, "cnn") else []
+    async def records(
+        self, model: str | None, limit: int, *, differing: bool = False
+    ) -> Sequence[Mapping[str, Any]]:
+        found = [RECORD] if differing else [RECORD, {**RECORD, "id": "r0:0", "shadow": ""}]
+        return found[:limit] if model in (None, "cnn") else []
 
     async def watch(self, model: str | None, everything: bool) -> AsyncIterator[Mapping[str, Any]]:
         self.watching += 1

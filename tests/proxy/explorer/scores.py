@@ -17,6 +17,8 @@ from proxy.evaluation import Evaluation, Kind
 
 NAMES = ("residual", "margin", "feature_squeezing")
 """Of three levels: on the input, on the model's answer, on its answers to copies."""
+DIGEST = "d" * 64
+"""Of the defence that the evaluation is of."""
 
 
 def drawn(count: int, seed: int, shift: float = 0.0, width: int = len(NAMES)) -> np.ndarray:
@@ -72,7 +74,12 @@ def a_snapshot(scores: np.ndarray, names: Sequence[str] = NAMES, **columns: Any)
 def an_evaluation(folder: Path, about: Mapping[str, Any] | None = None, model: str = "m") -> Path:
     """Write an evaluation of model m with these detectors."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = {"model": model, "threats": {"pgd": "oblivious"}, "trained_on": {"pgd": True}}
+    known = {
+        "model": model,
+        "defence": DIGEST,
+        "threats": {"pgd": "oblivious"},
+        "trained_on": {"pgd": True},
+    }
     right = np.zeros((40, 1), np.uint8)
     found = Evaluation(
         NAMES,

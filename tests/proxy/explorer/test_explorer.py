@@ -13,6 +13,7 @@ import pytest
 from proxy.errors import ConfigError
 from proxy.explorer.explorer import MOST_SWEEPS, Explorer
 from tests.proxy.explorer.scores import (
+    DIGEST,
     NAMES,
     a_calibration,
     a_model,
@@ -23,7 +24,7 @@ from tests.proxy.explorer.scores import (
 
 
 def explorer(**fields: Any) -> Explorer:
-    return Explorer({"m": (a_model(**fields), a_calibration())})
+    return Explorer({"m": (a_model(**fields), a_calibration())}, lambda _: DIGEST)
 
 
 def ask(subject: Explorer, candidate: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -109,10 +110,22 @@ def test_an_evaluation_is_read_again_when_it_has_changed(tmp_path: Path) -> None
     assert "missing" in ask(subject)["evaluation_problem"]
 
 
+@pytest.mark.parametrize("defence", ["e" * 64, "", None, 7, ["\x1b"]])
+def test_an_evaluation_of_another_defence_is_shown_with_a_warning(
+    tmp_path: Path, defence: object
+) -> None:
+    folder = an_evaluation(tmp_path / "e", {"defence": defence})
+    answer = ask(explorer(evaluation=folder), {"fpr": 0.1})
+    for side in (answer, answer["candidate"]):
+        assert side["evaluation"]["attacks"]["pgd"]["fused"]
+        assert "another calibration or other detectors" in side["evaluation_problem"]
+        assert "run `breakwater evaluate` again" in side["evaluation_problem"]
+
+
 def test_an_evaluation_with_other_detectors(tmp_path: Path) -> None:
     names = (*NAMES, "energy")
     model = a_model(names, evaluation=an_evaluation(tmp_path / "e"))
-    subject = Explorer({"m": (model, a_calibration(names=names))})
+    subject = Explorer({"m": (model, a_calibration(names=names))}, lambda _: DIGEST)
     snapshot = a_snapshot(drawn(5, 1, width=4), names)
     answer = subject.explore("m", {"detectors": list(NAMES)}, snapshot, [])
     assert answer["evaluation"] is None
@@ -124,7 +137,7 @@ def test_an_evaluation_with_other_detectors(tmp_path: Path) -> None:
 def test_an_attack_without_a_series_follows_on_no_query(tmp_path: Path) -> None:
     names = (*NAMES, "history")
     model = a_model(names, evaluation=an_evaluation(tmp_path / "e"))
-    subject = Explorer({"m": (model, a_calibration(names=names))})
+    subject = Explorer({"m": (model, a_calibration(names=names))}, lambda _: DIGEST)
     answer = subject.explore("m", None, a_snapshot(drawn(5, 1, width=4), names), [])
     assert len(answer["evaluation"]["attacks"]["pgd"]["fused"]) == 40
 

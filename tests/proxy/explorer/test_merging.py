@@ -7,12 +7,12 @@ from typing import Any
 
 from proxy.explorer.explorer import Explorer
 from proxy.explorer.merging import merged
-from tests.proxy.explorer.scores import NAMES, a_calibration, a_model, a_snapshot, drawn
+from tests.proxy.explorer.scores import DIGEST, NAMES, a_calibration, a_model, a_snapshot, drawn
 
 
 def parts(candidate: dict[str, Any] | None, **fields: Any) -> list[dict[str, Any]]:
     """Two workers' answers, of different samples."""
-    subject = Explorer({"m": (a_model(**fields), a_calibration())})
+    subject = Explorer({"m": (a_model(**fields), a_calibration())}, lambda _: DIGEST)
     found = []
     for worker, count in enumerate((4, 3)):
         scores = drawn(count, worker)

@@ -26,9 +26,15 @@ class Telling(FakeTarget):
         self.kept.follow([SUBJECT])
 
     async def records(
-        self, model: str | None, limit: int, before: float | None = None
+        self,
+        model: str | None,
+        limit: int,
+        before: float | None = None,
+        *,
+        differing: bool = False,
     ) -> list[dict[str, Any]]:
-        return [each.to_json() for each in self.kept.recent(model, limit, before)]
+        found = self.kept.recent(model, limit, before, differing=differing)
+        return [each.to_json() for each in found]
 
     def watch(self, model: str | None, everything: bool) -> AsyncIterator[dict[str, Any]]:
         return told(self.kept.watch(model, everything=everything))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from dataclasses import replace
 
 from proxy.records.recent import Recent
@@ -69,3 +71,42 @@ def test_what_comes_again_keeps_what_was_noted() -> None:
     assert found is not None
     assert (found.shadow, found.label, found.outcome) == ("pass", "adversarial", "blocked")
     assert len(recent) == 1
+
+
+def test_one_client_cannot_push_out_the_others() -> None:
+    recent = Recent(6)
+    recent.add(record(0, principal="eve"))
+    recent.add(record(1, principal="alice"))
+    for i in range(2, 1000):
+        recent.add(record(i, principal="mallory"))
+    assert ids(recent) == ["r999:0", "r998:0", "r997:0", "r996:0", "r1:0", "r0:0"]
+    for i in range(1000, 1006):
+        recent.add(record(i, principal=f"p{i}"))
+    assert ids(recent) == [f"r{i}:0" for i in range(1005, 999, -1)]
+
+
+def test_what_is_labelled_stays_however_much_its_client_sends() -> None:
+    recent = Recent(4)
+    for i in range(2):
+        recent.add(record(i, principal="mallory"))
+    recent.label("r0:0", "adversarial")
+    recent.add(record(2, principal="alice"))
+    for i in range(3, 50):
+        recent.add(record(i, principal="mallory"))
+    assert ids(recent) == ["r49:0", "r48:0", "r2:0", "r0:0"]
+
+
+def test_whoever_sends_what_the_counts_are_right() -> None:
+    generator = random.Random(0)
+    recent = Recent(8)
+    for i in range(3000):
+        kind = generator.random()
+        if kind < 0.8:
+            recent.add(record(i, principal=generator.choice("abcde")))
+        else:
+            label = generator.choice(("", "benign"))
+            recent.label(f"r{max(0, i - generator.randrange(20))}:0", label)  # type: ignore[arg-type]
+        held = Counter(each.principal for each in recent._plain.values())
+        assert recent._held == held
+        assert recent._most == max(held.values(), default=0)
+        assert len(recent) <= 8

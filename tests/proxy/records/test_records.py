@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from proxy.config import Records as Settings
+from proxy.flow import Verdict
 from proxy.records.records import Records
 from tests.proxy.records.flows import KEY, SUBJECT, flow, sample, stream, suspicious
 
@@ -99,14 +100,102 @@ def test_models_nobody_asked_for_and_no_capacity() -> None:
 
 
 async def test_a_shadow_that_disagrees_is_shown_before_and_after_the_end() -> None:
+    for comes_first in (True, False):
+        subject = records()
+        everything = subject.watch(everything=True)
+        passed = flow(sample(), sample())
+        passed.outcome = "" if comes_first else "ok"
+        if comes_first:
+            subject.disagree(passed, {1: "suspicious"})
+            assert subject.recent(differing=True) == []  # it has not finished
+            passed.outcome = "ok"
+            subject.note(passed)
+        else:
+            subject.note(passed)
+            subject.disagree(passed, {1: "suspicious"})
+        (found,) = subject.recent(differing=True)
+        assert (found.id, found.shadow, found.verdict) == ("r0:1", "suspicious", "pass")
+        assert found.outcome == "ok"
+        assert subject.recent() == []
+        subject.flush()
+        await subject.close()
+        assert "suspicious" in {each.shadow async for each in everything}
+
+
+async def test_a_shadow_on_a_suspicious_sample_is_shown_in_both_lists() -> None:
+    for comes_first in (True, False):
+        subject = records()
+        watch = subject.watch()
+        bad = suspicious(outcome="" if comes_first else "ok")
+        if comes_first:
+            subject.disagree(bad, {0: "pass"})
+            bad.outcome = "blocked"
+            subject.note(bad)
+        else:
+            subject.note(bad)
+            subject.disagree(bad, {0: "pass"})
+        assert subject.recent() == subject.recent(differing=True)
+        assert [each.shadow for each in subject.recent()] == ["pass"]
+        await subject.close()
+        assert [each.shadow async for each in watch][-1] == "pass"
+
+
+async def test_who_follows_the_notable_ones_is_not_told_of_every_disagreement() -> None:
     subject = records()
     watch = subject.watch()
-    passed = flow(sample(), sample())
-    subject.disagree(passed, {1: "suspicious"})
+    for i in range(5):
+        passed = flow(id_=f"r{i}")
+        subject.note(passed)
+        subject.disagree(passed, {0: "suspicious"})
+    await subject.close()
+    assert [each async for each in watch] == []
+
+
+def test_disagreements_push_no_attack_out_of_the_list() -> None:
+    subject = records(recent=4)
+    subject.note(suspicious(id_="bad"))
+    for i in range(20):
+        passed = flow(id_=f"r{i}")
+        subject.note(passed)
+        subject.disagree(passed, {0: "suspicious"})
+    assert [each.id for each in subject.recent()] == ["bad:0"]
+    newest = [f"r{i}:0" for i in (19, 18, 17, 16)]
+    assert [each.id for each in subject.recent(differing=True)] == newest
+    assert subject.recent("vit", differing=True) == []
+
+
+def test_one_verdict_for_several_samples() -> None:
+    subject = records()
+    failed = flow(sample(verdict=Verdict.FAILED))  # it stands for the whole request
+    subject.note(failed)
+    subject.disagree(failed, {0: "pass", 1: "pass", 2: "suspicious"})
+    assert [each.id for each in subject.recent(differing=True)] == ["r0:0"]
+
+
+def test_a_label_reaches_what_only_a_shadow_suspects() -> None:
+    subject = records()
+    passed = flow()
     subject.note(passed)
-    told = await anext(watch)
-    assert (told.id, told.shadow, told.verdict) == ("r0:1", "suspicious", "pass")
-    assert [each.id for each in subject.recent()] == ["r0:1"]
+    subject.disagree(passed, {0: "suspicious"})
+    assert subject.label("r0:0", "adversarial")
+    assert subject.recent(differing=True)[0].label == "adversarial"
+    assert subject.scores("cnn").columns["label"] == ["adversarial"]
+
+
+async def test_a_picture_that_comes_late_is_shown_in_both_lists() -> None:
+    subject = records(thumbnails=True)
+    watch = subject.watch()
+    bad = suspicious()
+    bad.pixels = torch.full((1, 3, 8, 8), 0.5)
+    subject.note(bad)
+    subject.disagree(bad, {0: "pass"})
+    async with asyncio.timeout(10):
+        while not (await anext(watch)).thumbnail:
+            pass
+    (found,) = subject.recent()
+    assert (found.shadow, bool(found.thumbnail)) == ("pass", True)
+    assert subject.recent(differing=True) == [found]
+    await subject.close()
 
 
 async def test_thumbnails_come_with_the_record_and_pixels_are_let_go() -> None:

@@ -71,6 +71,16 @@ async def test_lists_are_merged_newest_first(fleet: Fleet) -> None:
     assert await fleet.workers.records("a&limit=9 \x1b", 4, 1.0) == []
 
 
+async def test_disagreements_of_all_workers(fleet: Fleet) -> None:
+    for i, target in enumerate(fleet.targets):
+        passed = flow(id_=f"r{i}")
+        target.kept.note(passed)
+        target.kept.disagree(passed, {0: "suspicious"})
+        target.kept.note(suspicious(id_=f"bad{i}"))
+    found = await fleet.workers.records(None, 9, differing=True)
+    assert {each["id"] for each in found} == {"r0:0", "r1:0"}
+
+
 async def test_scores_are_those_of_one_process(fleet: Fleet) -> None:
     whole = Telling()
     for i, each in enumerate(stream(300)):
