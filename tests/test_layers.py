@@ -699,7 +699,8 @@ TABLE = {
         "proxy.errors proxy.explorer.endpoint proxy.explorer.merging aiohttp"
     ),
     "proxy.explorer.desk": (
-        "proxy.defences proxy.errors proxy.explorer.explorer proxy.records.records"
+        "proxy.defences proxy.errors proxy.explorer.explorer proxy.records.kept "
+        "proxy.records.records proxy.records.snapshot"
     ),
     "proxy.control.client": "proxy.errors proxy.history.listing proxy.pb google grpc",
     "proxy.records.kept": "proxy.flow proxy.records.record proxy.records.snapshot numpy",
