@@ -1,6 +1,7 @@
 """A bounded sample of one model's scores: what a calibration from live traffic is made of.
 
-Scores and facts only, never inputs. About 0.25 KB a sample, half of it in an array made at the start.
+Scores and facts only, never inputs. About 0.25 KB a sample, half of it in an array made at the
+start.
 """
 
 from __future__ import annotations
