@@ -20,8 +20,10 @@ export function milliseconds(value) {
 
 export function hours(value) {
   if (!known(value)) return "unknown";
-  if (value < 1) return `${Math.max(0, Math.round(60 * value))} minutes`;
-  return value < 48 ? `${Math.round(value)} hours` : `${Math.round(value / 24)} days`;
+  const [most, unit] = value < 1 ? [60 * value, "minute"]
+    : value < 48 ? [value, "hour"] : [value / 24, "day"];
+  const whole = Math.max(0, Math.round(most));
+  return `${whole} ${unit}${whole === 1 ? "" : "s"}`;
 }
 
 export const time = (seconds) => new Date(1000 * seconds).toLocaleString(undefined,
