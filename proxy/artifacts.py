@@ -33,6 +33,7 @@ TENSOR_FILE = "calibration.safetensors"
 
 _CALIBRATION = "calibration/"
 _DETECTOR = "detector/"
+_SAMPLES = "samples"
 
 
 class _Stored(BaseModel):
@@ -87,6 +88,9 @@ class Artifact:
     """Trained networks of the configured parts, by name, for `weights.give`."""
     digest: str = ""
     """SHA-256 of all that its scores depend on: `defence_of`, its numbers, its networks."""
+    samples: Tensor | None = None
+    """What tells the benign samples apart, (N,) int64, see `tuning.lineage.fingerprints`; None
+    where nobody kept it."""
 
 
 def defence_of(model: Model) -> dict[str, Any]:
@@ -112,9 +116,16 @@ def save(
     calibration: Calibration,
     states: Mapping[str, Mapping[str, Tensor]],
     provenance: Provenance,
+    samples: Tensor | None = None,
 ) -> None:
-    """Write a calibration, each file whole or not at all. The folder is made if missing."""
+    """Write a calibration, each file whole or not at all. The folder is made if missing.
+
+    Args:
+        samples: see `Artifact.samples`.
+    """
     tensors = {_CALIBRATION + key: value for key, value in calibration.tensors().items()}
+    if samples is not None:
+        tensors[_SAMPLES] = samples
     for detector, state in states.items():
         tensors |= {f"{_DETECTOR}{detector}/{key}": value for key, value in state.items()}
     blob = save_tensors({key: t.detach().cpu().contiguous() for key, t in tensors.items()})
@@ -199,6 +210,7 @@ def _build(file: _File, blob: bytes, model_cfg: Model, device: torch.device) -> 
         states={d.name: _under(moved, f"{_DETECTOR}{d.name}/") for d in model_cfg.detectors},
         provenance=file.provenance,
         digest=_digest(file),
+        samples=tensors.get(_SAMPLES),
     )
 
 

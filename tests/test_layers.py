@@ -219,7 +219,7 @@ TABLE = {
         "detectors.surrogate_network proxy.weights tuning.batches tuning.evaluate.network "
         "tuning.evaluate.store tuning.evaluate.subject tuning.lessons tuning.train torch"
     ),
-    "tuning.evaluate.tables": "rich",
+    "tuning.evaluate.tables": "tuning.evaluate.titles rich",
     "tuning.live": (
         "proxy.artifacts proxy.config proxy.control.client proxy.errors proxy.parts proxy.pb "
         "proxy.rules proxy.weights tuning.live_calibration tuning.live_report "
@@ -232,7 +232,8 @@ TABLE = {
         "tuning.lineage"
     ),
     "tuning.evaluate.declared": (
-        "tuning.evaluate.rows tuning.evaluate.subject tuning.evaluate.wanted"
+        "proxy.artifacts tuning.dataset tuning.evaluate.rows tuning.evaluate.subject "
+        "tuning.evaluate.wanted tuning.lineage torch"
     ),
     "tuning.card": "",
     "tuning.card.background": (
@@ -601,8 +602,8 @@ TABLE = {
     "proxy.watcher": "proxy.config proxy.errors",
     "proxy": "",
     "proxy.admin": (
-        "proxy.control.access proxy.control.endpoints proxy.explorer.endpoint "
-        "proxy.records.endpoints aiohttp"
+        "proxy.control.access proxy.control.endpoints proxy.control.gate "
+        "proxy.explorer.endpoint proxy.records.endpoints aiohttp"
     ),
     "proxy.allocator": "",
     "proxy.decoy": (
@@ -704,6 +705,9 @@ TABLE = {
     ),
     "proxy.control.client": "proxy.errors proxy.history.listing proxy.pb google grpc",
     "proxy.records.kept": "proxy.flow proxy.records.record proxy.records.snapshot numpy",
+    "proxy.control.gate": (
+        "proxy.control.access proxy.control.endpoints proxy.explorer.endpoint aiohttp"
+    ),
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
@@ -965,7 +969,6 @@ TESTED_IN = {
     "tuning.evaluate.subject": "tests/tuning/evaluate/test_run.py",
     "tuning.evaluate.surrogate": "tests/tuning/evaluate/test_run.py",
     "tuning.evaluate.tables": "tests/tuning/evaluate/test_run.py",
-    "tuning.evaluate.declared": "tests/tuning/evaluate/test_run.py",
     "tuning.evaluate.network": "tests/tuning/evaluate/test_run.py",
     "tuning.evaluate.wanted": "tests/tuning/evaluate/test_run.py",
     "tuning.evaluate.oracle": "tests/loadtests/query_attacks/test_attempt.py",

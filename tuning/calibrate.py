@@ -25,7 +25,7 @@ from proxy.upstream import Upstream
 from tuning import dataset, local_model
 from tuning.data_facts import summary, warnings
 from tuning.fit import Result, Samples, calibrate, images_needed
-from tuning.lineage import Origin
+from tuning.lineage import Origin, fingerprints
 from tuning.lineage import describe as describe_data
 
 
@@ -95,6 +95,7 @@ def run(
                 for group, path in groups
             },
         ),
+        samples=fingerprints(images.x, *(samples.x for samples in own.values()), kind=model.kind),
     )
     console.print(f"written to {folder}")
     return 0

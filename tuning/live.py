@@ -217,6 +217,7 @@ def _write(
         out,
         calibration=outcome.calibration,
         states=previous.states,
+        samples=previous.samples,
         provenance=then.model_copy(
             update={
                 "data_sha256": f"{then.data_sha256} {scored}",

@@ -50,6 +50,7 @@ class Whole:
             calibration=narrowed(found.calibration, kept),
             states={name: found.states[name] for name in kept},
             provenance=provenance,
+            samples=found.samples,
         )
         if used and self.folder.resolve() != out.resolve():
             try:

@@ -89,6 +89,8 @@ def test_from_the_command_line_to_a_scorer(
     assert lineage is not None
     assert (lineage.licence, lineage.samples, lineage.duplicates.count) == ("CC0", 150, 0)
     assert lineage.sha256 == found.provenance.data_sha256
+    assert found.samples is not None
+    assert len(found.samples) == 150
     assert len(found.provenance.groups) > 5
     scorer = Scorer(SPEC, model, found, torch.device("cpu"), lambda name, seconds: None)
     assert set(scorer.threshold_bounds) == {"input", "output", "views"}

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import torch
+
 from proxy import __version__
+from proxy.artifacts import Artifact
+from tuning.dataset import Dataset
 from tuning.evaluate.rows import RATES, Points
 from tuning.evaluate.subject import Subject
 from tuning.evaluate.wanted import Wanted
+from tuning.lineage import FINGERPRINTS, fingerprints
 
 
 def notes_of(subject: Subject, wanted: Wanted) -> list[str]:
     """What a reader must know before trusting the figures; shown at once."""
-    notes = []
-    if subject.data.sha256 in subject.artifact.provenance.data_sha256.split():
-        notes.append(
-            "the defence was calibrated on this very data: its false-positive rates here are "
-            "flattered; evaluate on other images"
-        )
-    networks = subject.artifact.networks
-    same = [n for n, t in networks.items() if t.training.plan.data_sha256 == subject.data.sha256]
-    if same:
-        notes.append(
-            f"this very data trained {', '.join(same)}: scores of other images differ, so the "
-            "figures here are flattered; evaluate on other images"
-        )
+    notes = flattered(subject.data, subject.artifact)
     if wanted.model_file is None:
         notes.append("no copy of the model was given, so no attacker knows it (--model-file)")
     if not subject.purifiers:
@@ -39,6 +32,32 @@ def notes_of(subject: Subject, wanted: Wanted) -> list[str]:
         )
     for note in notes:
         subject.progress.console.print(f"note: {note}", markup=False)
+    return notes
+
+
+def flattered(data: Dataset, artifact: Artifact) -> list[str]:
+    """How the data is no fresh data, in words: some part of the defence was made with it."""
+    advice = "evaluate on other images"
+    notes = []
+    kept = artifact.samples
+    if data.sha256 in artifact.provenance.data_sha256.split():
+        notes.append(
+            "the defence was calibrated on this very data: its false-positive rates here are "
+            f"flattered; {advice}"
+        )
+    elif kept is not None and (shared := int(torch.isin(fingerprints(data.x), kept).sum())):
+        least = "at least " if len(kept) >= FINGERPRINTS else ""
+        notes.append(
+            f"the defence was calibrated on {least}{shared} of these {len(data.x)} images: its "
+            f"false-positive rates here are flattered; {advice}"
+        )
+    plans = {name: each.training.plan for name, each in artifact.networks.items()}
+    same = [name for name, plan in plans.items() if plan.data_sha256 == data.sha256]
+    if same:
+        notes.append(
+            f"this very data trained {', '.join(same)}: scores of other images differ, so the "
+            f"figures here are flattered; {advice}"
+        )
     return notes
 
 
