@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tuning.demo.digits import MODEL
 
@@ -30,6 +35,24 @@ PURIFIERS: list[dict[str, Any]] = [
 """Severe, and right for digits: they stay legible at two grey levels. Photographs do not."""
 
 
+TOKEN_FILE = "control.token"  # noqa: S105 (where it is, not what it is)
+
+
+def write(folder: Path, upstream: str) -> Path:
+    """Write the configuration, for a Triton at this address, and a new token beside it.
+
+    Returns:
+        The configuration file.
+    """
+    token = folder / TOKEN_FILE
+    token.unlink(missing_ok=True)  # that of an earlier run, whoever may read it
+    with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_urlsafe(24) + "\n")
+    config = folder / "breakwater.yaml"
+    config.write_text(yaml.safe_dump(document(upstream), sort_keys=False))
+    return config
+
+
 def document(upstream: str) -> dict[str, Any]:
     """The configuration file's content, for a Triton at this address.
 
@@ -52,6 +75,8 @@ def document(upstream: str) -> dict[str, Any]:
         "listen": "127.0.0.1:0",
         "upstream": upstream,
         "admin": "127.0.0.1:0",
+        "control": {"listen": "127.0.0.1:0", "token_file": TOKEN_FILE},
         "audit": {"path": "audit.jsonl"},
+        "records": {"thumbnails": True},
         "models": {MODEL: model},
     }

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -55,7 +54,7 @@ def run(out: Path, *, json_file: Path | None = None, keep: bool = False) -> int:
         for file in filter(None, (out / "results.json", json_file)):
             file.write_text(json.dumps({"command": "breakwater demo", "rows": rows}, indent=2))
         if keep:
-            _wait(console, story)
+            _wait(console, story, out)
     return 0
 
 
@@ -76,7 +75,7 @@ class _Story:
         net = self._train(data)
         x, y = data.test[0][:SEND], data.test[1][:SEND]
         triton = self._serve(net)
-        config = self._configure(triton)
+        config = policy.write(self._out, triton.grpc_address)
         self._calibrate(config, data)
         with self._step("attack", traffic.ATTACKS) as tick:
             kinds = traffic.kinds(net, x, y, tick)
@@ -104,12 +103,6 @@ class _Story:
                 raise ConfigError(str(error)) from error
             tick()
         return triton
-
-    def _configure(self, triton: EmbeddedTriton) -> Path:
-        """Write the configuration."""
-        file = self._out / "breakwater.yaml"
-        file.write_text(yaml.safe_dump(policy.document(triton.grpc_address), sort_keys=False))
-        return file
 
     def _calibrate(self, config: Path, data: digits.Digits) -> None:
         with self._step("calibrate on benign digits", 1) as tick:
@@ -192,12 +185,14 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _wait(console: Console, story: _Story) -> None:
+def _wait(console: Console, story: _Story, out: Path) -> None:
     if story.sidecar is None or story.triton is None:
         return
     console.print(f"\nTriton       grpc://{story.triton.grpc_address} (undefended)")
     console.print(f"Breakwater   grpc://{story.sidecar.address}")
     console.print(f"metrics      http://{story.sidecar.admin}/metrics")
+    console.print(f"console      http://{story.sidecar.admin}/console/")
+    console.print(f"its token    in {out / policy.TOKEN_FILE}")
     console.print("Ctrl-C ends both.")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

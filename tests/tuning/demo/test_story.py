@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import stat
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from tuning.demo import digits, run, story
+from proxy import configfile
+from tuning.demo import digits, policy, run, story
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(300)]
 
@@ -59,7 +62,21 @@ def test_leaves_a_picture_the_metrics_and_an_orderly_end(out: Path) -> None:
         assert min(picture.size) > 400
     metrics = (out / "metrics.txt").read_text()
     assert f'breakwater_samples_total{{model="{digits.MODEL}",verdict="suspicious"}}' in metrics
-    assert "draining, 0 in flight" in (out / "breakwater.log").read_text()
+    log = (out / "breakwater.log").read_text()
+    assert "draining, 0 in flight" in log
+    assert re.search(r"console on http://127\.0\.0\.1:\d+/console/$", log, re.MULTILINE)
+
+
+def test_the_console_can_be_tried_at_once(out: Path) -> None:
+    config = configfile.load(out / "breakwater.yaml")
+    assert config.control is not None
+    token = out / policy.TOKEN_FILE
+    assert config.control.token_file == token
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    first = token.read_text()
+    policy.write(out, "127.0.0.1:1")
+    assert token.read_text() != first
+    assert len(first.strip()) >= 16
 
 
 def test_the_parts_of_the_data_share_nothing() -> None:
