@@ -14,6 +14,7 @@ import http.client
 import json
 import queue
 import re
+import socket
 import sys
 import tempfile
 import threading
@@ -112,8 +113,11 @@ def following(scene: Digits, sidecar: Sidecar) -> Iterator[tuple[Seen, Seen, Pag
         page = opened(browser, url, scene.token, viewport=DESKTOP)
         page.locator("#following.good").wait_for()
         page.locator(".record").first.wait_for()
-        yield over_grpc, over_http, page
-        browser.close()
+        try:
+            yield over_grpc, over_http, page
+        finally:
+            connection.sock.shutdown(socket.SHUT_RDWR)  # ends the thread's reading
+            browser.close()
 
 
 def _over_grpc(channel: grpc.Channel, authorization: str) -> Seen:
@@ -138,7 +142,7 @@ def _over_http(connection: http.client.HTTPConnection, authorization: str) -> Se
     response.readline()  # blank: it follows now
 
     def run(seen: Seen) -> None:
-        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):  # closed
+        with contextlib.suppress(OSError, http.client.HTTPException):  # it was shut down
             while line := response.readline():
                 if line.strip():
                     json.loads(line)
