@@ -24,7 +24,7 @@ TABLE = {
     "tuning.demo.story": (
         "proxy.configfile proxy.errors purifiers tuning.calibrate tuning.demo.digits "
         "tuning.demo.picture tuning.demo.policy tuning.demo.sidecar tuning.demo.table "
-        "tuning.demo.traffic tuning.triton numpy rich torch yaml"
+        "tuning.demo.traffic tuning.triton numpy rich torch"
     ),
     "tuning.demo.table": ("detectors.binomial tuning.demo.policy tuning.demo.traffic numpy rich"),
     "tuning.calibrate": (
@@ -91,7 +91,7 @@ TABLE = {
     "tuning": "",
     "tuning.demo.digits": "numpy sklearn torch",
     "tuning.demo.picture": "matplotlib numpy",
-    "tuning.demo.policy": "tuning.demo.digits",
+    "tuning.demo.policy": "tuning.demo.digits yaml",
     "tuning.knee": "tuning.load",
     "tuning.load": "proxy.rpc grpc numpy",
     "tuning.processes": "",
