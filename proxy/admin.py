@@ -38,6 +38,7 @@ GET  /config   the configuration in force, as JSON
 GET  /history  who raised alarms by series of queries, and who is in quarantine, as JSON
 POST /history/clear?principal=NAME  lift its quarantine; ?all=1 everybody's; &model=NAME there only
 GET  /records  suspicious and failed samples, newest first; ?model=NAME&limit=100&before=UNIX_TIME
+               &differing=1 those that a shadow policy judges otherwise
 GET  /records/watch  the same as they come, a line of JSON each; ?everything=1 every scored sample
 GET  /records/scores?model=NAME  a sample of its scores, by column, as JSON
 POST /records/label  {"id": ..., "label": "benign", "adversarial" or ""}: what a sample was

@@ -152,11 +152,13 @@ class Api:
         limit = _limit(request.query.get("limit", "50"))
         records = await self._control.suspicious(request.query.get("model") or None, limit)
         history = await self._control.history()
-        return answer({"records": records, "principals": history["principals"][:MAX_LISTED]})
+        shown = {"records": records, "principals": history["principals"][:MAX_LISTED]}
+        return await asyncio.to_thread(answer, shown)  # a picture in each makes megabytes
 
     async def _show_disagreements(self, request: web.Request) -> web.Response:
         model = request.query.get("model") or None
-        return answer({"records": await self._control.disagreements(model, MAX_LISTED)})
+        found = await self._control.disagreements(model, MAX_LISTED)
+        return await asyncio.to_thread(answer, {"records": found})
 
     async def _explore(self, request: web.Request) -> web.Response:
         asked = await body_of(request, _Explore)

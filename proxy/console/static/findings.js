@@ -1,7 +1,7 @@
 // What a false-positive rate would have done: tiles, tables and the chart of the explorer.
 
 import { COLOURS, DASHES, NO_CHARTS, draw, plain, upright } from "./charts.js";
-import { by, el, fill, say, table, tile } from "./elements.js";
+import { by, el, fill, say, state, table, tile } from "./elements.js";
 import { between, count, milliseconds, number, percent } from "./figures.js";
 import { above, changes, interval, nearest, share } from "./whatif.js";
 
@@ -126,7 +126,10 @@ function showEvaluation(current, candidate, [now, threshold, other]) {
     return;
   }
   const date = evaluation.date.slice(0, 10) || "an unknown date";
-  say(by("evaluation-note"), `Of ${date}. Attacks are those that succeeded undefended.`);
+  fill(by("evaluation-note"), [
+    `Of ${date}. Attacks are those that succeeded undefended. `,
+    ...(current.problem ? [state("warn", current.problem)] : []),
+  ]);
   const beside = (kind, name) => candidate?.[kind].find((each) => each.name === name)?.sorted;
   const row = (kind, label, each) => [
     label,

@@ -119,7 +119,7 @@ async def test_disagreements_are_those_where_the_shadow_says_otherwise(shown: Sh
     for i, shadow in enumerate(("", "suspicious", "pass")):
         shown.target.push(record(i, shadow=shadow))
     _, body = await ask(shown, "/api/disagreements")
-    assert [each["client_id"] for each in body["records"]] == ["c2"]
+    assert [each["client_id"] for each in body["records"]] == ["c2", "c1"]
 
 
 async def test_explore(shown: Shown) -> None:
@@ -151,11 +151,20 @@ async def test_a_form_of_another_site_is_no_json(guarded: Shown) -> None:
             assert response.status == 400
 
 
-async def test_a_dry_run_needs_no_right_to_change(shown: Shown) -> None:
+@pytest.mark.parametrize("path", ["/api/policy", "/api/rollback"])
+async def test_a_dry_run_needs_the_right_to_change(shown: Shown, guarded: Shown, path: str) -> None:
+    body = {**WRITE[path], "dry_run": True}
+    assert (await ask(shown, path, body))[0] == 403
+    for token in (None, "wrong-but-long-enough"):
+        assert (await ask(guarded, path, body, token=token))[0] == 401
+    assert shown.target.checked == guarded.target.checked == 0
+
+
+async def test_a_dry_run_says_what_would_change(guarded: Shown) -> None:
     body = {**WRITE["/api/policy"], "if_digest": digest_of(POLICY), "dry_run": True}
-    status, answer = await ask(shown, "/api/policy", body)
+    status, answer = await ask(guarded, "/api/policy", body, token=TOKEN)
     assert (status, answer["changes"]) == (200, ["cnn.fpr: 0.01 -> 0.02"])
-    assert shown.target.generation == 1
+    assert (guarded.target.generation, guarded.target.checked) == (1, 1)
 
 
 async def test_change_and_roll_back(guarded: Shown) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+import pytest
 from playwright.async_api import Browser, Page, Request, expect
 
 from tests.proxy.console.shown import POLICY, TOKEN, Shown, looking
@@ -224,6 +226,25 @@ async def test_what_is_missing_is_told_with_what_makes_it(browser: Browser, show
         await expect(page.locator("#evaluation-note")).to_contain_text("breakwater evaluate")
         await page.locator("#fpr").press("ArrowRight")
         await expect(page.locator("#dial-tiles")).to_contain_text("Threshold")
+
+
+async def test_an_evaluation_of_another_defence_is_shown_with_the_warning(
+    browser: Browser, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explore = shown.target.explore
+
+    async def of_another(*asked: Any) -> dict[str, Any]:
+        return {**await explore(*asked), "evaluation_problem": "another <b>calibration</b>"}
+
+    monkeypatch.setattr(shown.target, "explore", of_another)
+    async with looking(browser, f"{shown.url}/console/#thresholds") as page:
+        await opened(page)
+        await expect(page.locator("#evaluation-note")).to_contain_text("succeeded undefended")
+        warning = page.locator("#evaluation-note .state.warn")
+        await expect(warning).to_have_text("another <b>calibration</b>")
+        await page.locator("#fpr").press("ArrowRight")
+        await expect(warning).to_have_count(1)
+        await expect(page.locator("#attack-table")).to_be_visible()
 
 
 async def test_the_policy_is_shown_with_its_digest(browser: Browser, shown: Shown) -> None:

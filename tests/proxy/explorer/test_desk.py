@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
 from proxy.errors import ConfigError
 from proxy.explorer.desk import MOST_WAITING, Desk
-from proxy.records.reservoir import Subject
+from proxy.records.kept import Kept, Subject
+from proxy.records.snapshot import Snapshot
 from tests.defended import ALL_FOUR, Defended, Opener
 from tests.images import MIXED, request
 
@@ -50,6 +52,23 @@ async def test_a_cascade_leaves_scores_out(opened: Opener) -> None:
         assert found["live"]["unknown"] == 0
         partial = d.records.scores("digits_like").partial
         assert found["candidate"]["live"]["unknown"] == partial > 0
+
+
+async def test_the_columns_are_made_beside_the_event_loop(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_by = []
+    snapshot = Kept.snapshot
+
+    def noted(kept: Kept) -> Snapshot:
+        made_by.append(threading.get_ident())
+        return snapshot(kept)
+
+    monkeypatch.setattr(Kept, "snapshot", noted)
+    async with opened({"digits_like": {}}) as d:
+        await desk(d).explore("digits_like", None, d.records)
+    assert len(made_by) == 1
+    assert made_by != [threading.get_ident()]
 
 
 async def test_questions_are_bounded(opened: Opener) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -48,6 +50,30 @@ async def test_the_newest_first(client: aiohttp.ClientSession, target: Telling) 
     assert found[0]["client_id"] == HOSTILE
     async with client.get("/records?before=1.5") as response:
         assert await response.json() == []
+
+
+async def test_a_list_is_written_beside_the_event_loop(
+    client: aiohttp.ClientSession, target: Telling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written_by = []
+    dumps = proxy.records.endpoints.json.dumps
+
+    def noted(value: object) -> str:
+        written_by.append(threading.get_ident())
+        return dumps(value)
+
+    monkeypatch.setattr(proxy.records.endpoints.json, "dumps", noted)
+    for i in range(3):
+        passed = flow(id_=f"r{i}")
+        target.kept.note(passed)
+        target.kept.disagree(passed, {0: "suspicious"})
+    async with client.get("/records?differing=1") as response:
+        found = json.loads(await response.read())
+    assert [each["id"] for each in found] == ["r2:0", "r1:0", "r0:0"]
+    assert len(written_by) == 3
+    assert threading.get_ident() not in written_by
+    async with client.get("/records") as response:
+        assert json.loads(await response.read()) == []
 
 
 @pytest.mark.parametrize(
