@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,31 @@ SIZES = (Size("12 KB", 32, 200), Size("600 KB", 224, 200))
 DETECTORS = ("high_frequency", "srm", "margin", "energy")
 """Two that look at the input only, and two at the model's answer."""
 REMEMBERING = (*DETECTORS, "history")
+OBSERVE = {"mode": "observe"}
 # Flagged requests take another way; here only the time of ordinary ones is asked for.
-POLICIES: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
-    "observe": (DETECTORS, {"mode": "observe"}),
-    "sequential": (DETECTORS, {"mode": "enforce", "action": "flag", "dispatch": "sequential"}),
-    "speculative": (DETECTORS, {"mode": "enforce", "action": "flag", "dispatch": "speculative"}),
-    "speculative with history": (
-        REMEMBERING,
-        {"mode": "enforce", "action": "flag", "dispatch": "speculative"},
-    ),
+SPECULATIVE = {"mode": "enforce", "action": "flag", "dispatch": "speculative"}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A way to defend the model."""
+
+    detectors: tuple[str, ...]
+    fields: Mapping[str, str]
+    records: int | None = None
+    """How many scores are kept of it; None: the default."""
+    shadowed: bool = False
+    """The same policy looks at every request once more, as a shadow."""
+
+
+POLICIES: Mapping[str, Policy] = {
+    "observe": Policy(DETECTORS, OBSERVE),
+    "observe without records": Policy(DETECTORS, OBSERVE, records=0),
+    "sequential": Policy(DETECTORS, {**SPECULATIVE, "dispatch": "sequential"}),
+    "speculative": Policy(DETECTORS, SPECULATIVE),
+    "speculative without records": Policy(DETECTORS, SPECULATIVE, records=0),
+    "speculative with a shadow": Policy(DETECTORS, SPECULATIVE, shadowed=True),
+    "speculative with history": Policy(REMEMBERING, SPECULATIVE),
 }
 PASS_THROUGH = "pass-through"
 GOAL_MS = "<= 0.3"
@@ -112,14 +129,19 @@ def start(
     configs = {PASS_THROUGH: write_config(folder / f"{size.side}-pass.yaml", upstream, {})}
     calibrated: dict[tuple[str, ...], Path] = {}
     for name in names:
-        detectors, policy = POLICIES[name]
+        policy = POLICIES[name]
+        detectors = policy.detectors
         if detectors not in calibrated:
             apart = folder / str(len(detectors))
             apart.mkdir(exist_ok=True)
             calibrated[detectors] = calibrate(apart, size, upstream, detectors)
-        entry = defended(calibrated[detectors], detectors, **policy)
+        entry = defended(calibrated[detectors], detectors, **policy.fields)
         path = folder / f"{size.side}-{name.replace(' ', '-')}.yaml"
-        configs[name] = write_config(path, upstream, {size.model: entry})
+        if policy.shadowed:
+            second = write_config(path.with_suffix(".second.yaml"), upstream, {size.model: entry})
+            entry["shadow"] = {"policy": str(second), "share": 1.0}
+        kept = {} if policy.records is None else {"records": {"capacity": policy.records}}
+        configs[name] = write_config(path, upstream, {size.model: entry}, **kept)
     addresses = {}
     for name, path in configs.items():
         child, addresses[name] = start_breakwater(path)
