@@ -150,7 +150,7 @@ TABLE = {
     ),
     "tuning.evaluate.page_service": (
         "tuning.evaluate.conclusion tuning.evaluate.titles tuning.page.ladder "
-        "tuning.page.markup tuning.page.plots tuning.page.rows"
+        "tuning.page.markup tuning.page.plots tuning.page.rows tuning.page.strip"
     ),
     "tuning.evaluate.titles": "",
     "tuning.evaluate.threats": "tuning.evaluate.sizes tuning.page.rows",
@@ -335,6 +335,7 @@ TABLE = {
         "tuning.narrow tuning.search.basis rich torch"
     ),
     "tuning.search.picture": "tuning.search.front tuning.search.optimise matplotlib",
+    "tuning.page.strip": "tuning.page.canvas matplotlib",
     "tuning.triton": "",
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",

@@ -44,8 +44,10 @@ def attacks(findings: Findings) -> str:
         markup.note(
             "Share of successful attacks that is flagged at the calibrated threshold, with 95 % "
             "intervals. Circle: at the threshold that flags 1 % of the fresh benign images; "
-            f"diamond: 5 %. Striped, {TUNED}: some part of the defence learned from attacks like "
-            "it, so the bar says little about other attacks. Hover over a bar for its figures."
+            "diamond: 5 %; their intervals, in the table, take those thresholds as given, though "
+            f"other benign images would set others. Striped, {TUNED}: some part of the defence "
+            "learned from attacks like it, so the bar says little about other attacks. Hover over "
+            "a bar for its figures."
         )
         + markup.plot(drawn, f"Share flagged of each attack. {told}.")
         + _aurocs(findings.attacks)

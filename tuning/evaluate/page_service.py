@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from tuning.evaluate.conclusion import Findings, interval
@@ -11,6 +12,7 @@ from tuning.evaluate.titles import titled
 from tuning.page import markup, plots
 from tuning.page.ladder import Line, Sign, ladder
 from tuning.page.rows import Row, Table, number
+from tuning.page.strip import strip
 
 _ACTIONS = {
     "none": "undefended",
@@ -19,6 +21,9 @@ _ACTIONS = {
     "purify_always": "purify all",
     "block": "block flagged",
 }
+
+
+_COUNT = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def actions(findings: Findings) -> str:
@@ -129,7 +134,33 @@ def queries(findings: Findings) -> str:
             "queries. Circle: by a query that was not flagged; diamond: some query was flagged."
         )
         + markup.plot(drawn, f"Success of attackers who ask: {told}.")
+        + _needed(rows)
         + markup.plain([_asked(row) for row in rows])
+    )
+
+
+def _needed(rows: Sequence[Row]) -> str:
+    """How many queries each success took; nothing where the report does not say."""
+    groups: dict[str, dict[str, list[int]]] = {}
+    for row in rows:
+        found = row.get("queries_to_success")
+        if isinstance(found, str):
+            action = str(row.get("action"))
+            some = groups.setdefault(titled(str(row.get("name"))), {})
+            counts = [int(each) for each in found.split() if _COUNT.fullmatch(each)]
+            some[_ACTIONS.get(action, action)] = counts
+    if not groups:
+        return ""
+    told = "; ".join(
+        f"{name}, {action}: {', '.join(map(str, counts)) or 'none'}"
+        for name, some in groups.items()
+        for action, counts in some.items()
+    )
+    return markup.note(
+        "Queries up to the wrong answer, a dot for each image for which the attacker got one; the "
+        "upright is their median. Who did not get one within the budget is not in it."
+    ) + markup.plot(
+        strip("needed", groups, x="queries to success"), f"Queries to each success: {told}."
     )
 
 

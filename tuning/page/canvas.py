@@ -81,6 +81,20 @@ def colour(series: int) -> str:
     return f"#0000a{series % SERIES}"
 
 
+def heading(axis: Axes, y: float, text: str) -> None:
+    """Write a heading over lines of a plot, at the height `y` in data."""
+    axis.annotate(
+        text,
+        (0, y),
+        (4, 0),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        va="center",
+        fontweight="bold",
+        bbox={"fc": PAGE, "ec": "none", "pad": 1},
+    )
+
+
 def svg(figure: Figure, tips: Sequence[str] = ()) -> str:
     """The figure without what a page around it does not need, in the page's colours and font."""
     out = io.StringIO()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from tuning.page.canvas import INK, PAGE, colour, single, styled, svg
+from tuning.page.canvas import INK, PAGE, colour, heading, single, styled, svg
 from tuning.page.rows import Row, number
 
 _HATCHED = "////"
@@ -63,13 +63,13 @@ def ladder(
         tips: list[str] = []
         labels: dict[float, str] = {}
         y = 0.0
-        for series, (heading, some) in enumerate(groups.items()):
-            _heading(axis, y, heading)
+        for series, (title, some) in enumerate(groups.items()):
+            heading(axis, y, title)
             for line in some:
                 y += 1
                 labels[y] = line.label
                 _bar(axis, y, line, figure, series, signs)
-                tips.append(_tip(line, heading, figure, unit))
+                tips.append(_tip(line, title, figure, unit))
             y += 1
         if wanted is not None:
             axis.axvline(wanted, color=INK, lw=1.2, ls=(0, (4, 3)))
@@ -81,19 +81,6 @@ def ladder(
         worded = FuncFormatter(lambda value, _: _worded(value, unit))
         axis.xaxis.set_major_formatter(worded)
         return svg(drawing, tips)
-
-
-def _heading(axis: Axes, y: float, text: str) -> None:
-    axis.annotate(
-        text,
-        (0, y),
-        (4, 0),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        va="center",
-        fontweight="bold",
-        bbox={"fc": PAGE, "ec": "none", "pad": 1},
-    )
 
 
 def _bar(axis: Axes, y: float, line: Line, figure: str, series: int, signs: Sequence[Sign]) -> None:

@@ -86,6 +86,7 @@ def _asked() -> list[Row]:
             row |= {"samples": 10} | share("success", 0.8 if action == "none" else 0.3, 10)
             row |= share("unflagged_success", 0.1, 10) | share("detected", 0.9, 10)
             row |= {"queries_median": 41.0, "queries_mean": 120.3, "detected_at_median": None}
+            row |= {"queries_to_success": "" if action == "block" else "3 41 41 250"}
             rows.append(row | {"flagged_per_query": 0.2, "ms_per_query": 5.1})
     return rows
 

@@ -45,7 +45,7 @@ def text(file: Path) -> str:
 def test_the_page_has_every_section_and_fetches_nothing(text: str) -> None:
     assert read(text).headings == SECTIONS
     assert ABSENT not in text
-    assert text.count("<svg") == 6
+    assert text.count("<svg") == 7
     fetches_nothing(text)
     assert not read(text).unnamed
 
@@ -60,6 +60,20 @@ def test_what_was_tuned_on_is_marked(text: str) -> None:
     assert ">PGD 2 (tuned on)</text>" in text
     assert ">PGD 4</text>" in text
     assert "(tuned on): some part of the defence learned" in text
+
+
+def test_queries_to_each_success_are_dots(text: str) -> None:
+    assert "Queries to each success: Square, undefended: 3, 41, 41, 250; " in text
+    assert "Square, block flagged: none; " in text
+    row = {
+        "kind": "query",
+        "name": "q",
+        "action": "flag",
+        "queries_to_success": "x -1 0 7 ² 9 1" + "0" * 5000,
+    }
+    told = page.render(report(rows=[row]), {})
+    assert "q, flag: 7, 9." in told
+    assert "to each success" not in page.render(report(rows=[{**row, "queries_to_success": 3}]), {})
 
 
 def test_the_data_and_how_to_reproduce_are_told(text: str) -> None:
