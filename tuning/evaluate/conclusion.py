@@ -13,6 +13,8 @@ from tuning.page.rows import Row, number
 
 CLEAN = "clean"
 _ACTIONS = ("purify", "block")
+_BARE = ("pass-through", "none")
+"""Actions of rows of queries that are of the model alone."""
 _FEWEST = 10
 """Successful images of an attack from which on its share caught says something."""
 
@@ -108,6 +110,23 @@ class Findings:
                         f"{titled(str(row.get('name')))}, {row.get('threat')}, {action} (right "
                         f"answers {percent(share)} instead of {percent(alone)}{chance})"
                     )
+        return found + self._asking()
+
+    def _asking(self) -> list[str]:
+        """Attackers who ask and succeed more often against the defended model."""
+        rows = self.kind("query")
+        bare = {row.get("name"): row for row in rows if row.get("action") in _BARE}
+        found = []
+        for row in rows:
+            alone = bare.get(row.get("name"), {})
+            most = number(alone, "success")
+            if number(row, "success") > most:
+                ends = number(row, "success_low"), number(alone, "success_high")
+                chance = "; intervals overlap" if ends[0] <= ends[1] else ""
+                found.append(
+                    f"{titled(str(row.get('name')))} by queries, {row.get('action')} (succeeds for "
+                    f"{percent(number(row, 'success'))} instead of {percent(most)}{chance})"
+                )
         return found
 
 
@@ -156,13 +175,14 @@ def _defence(findings: Findings) -> str:
     if knowing is not None:
         told += (
             f"; one who knows all gets a wrong answer served for "
-            f"{interval(knowing, 'strongest')} of images within {knowing.get('eps_255')}/255"
+            f"{interval(knowing, 'strongest')} of images within {knowing.get('eps_255')}/255, of "
+            f"the undefended model for {percent(number(knowing, 'undefended_strongest'))}"
         )
     harm = findings.harm()
     if harm:
         more = f" and {len(harm) - 1} more" if len(harm) > 1 else ""
         return f"{told}; it makes things worse for {harm[0]}{more}."
-    return f"{told}; nowhere did it make things worse than no defence."
+    return f"{told}; no attack measured fared better than against no defence."
 
 
 def interval(row: Row, figure: str) -> str:

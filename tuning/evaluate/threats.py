@@ -89,7 +89,8 @@ def _budget(rows: Sequence[Row]) -> str:
         found.append(f"each pixel by {', '.join(f'{b:g}' for b in bounds)}/255")
     reached = sorted({number(row, "linf_255") for row in rows if row.get("linf_255")})
     if reached and not bounds:
-        found.append(f"pixels by up to {reached[0]:g} to {reached[-1]:g} of 255 (medians)")
+        ends = " to ".join(f"{end:g}" for end in sorted({reached[0], reached[-1]}))
+        found.append(f"pixels by up to {ends} of 255 (medians)")
     for figure, unit in (("steps", "gradient steps"), ("budget", "queries")):
         counts = sorted({int(number(row, figure)) for row in rows if row.get(figure)})
         if counts:

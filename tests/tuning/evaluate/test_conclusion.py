@@ -39,7 +39,7 @@ def test_what_is_caught_is_told_by_threat_model_with_the_weakest() -> None:
     text = told(attack("pgd8", 0.9), attack("cw", 0.5), attack("grey8", 0.4, "grey-box"))
     assert "on average, 70 % oblivious (2 attacks), 40 % grey-box (1 attack)" in text
     assert "least EOT PGD 8 at 40 % (30.3 % to 50.3 %)" in text
-    assert text.endswith("nowhere did it make things worse than no defence.")
+    assert text.endswith("no attack measured fared better than against no defence.")
 
 
 def test_what_a_part_learned_from_is_no_evidence() -> None:
@@ -65,7 +65,7 @@ def test_what_a_part_learned_from_is_no_evidence() -> None:
 def test_harm_is_told(row: Row, words: str) -> None:
     text = told(attack("pgd8", 0.9), row)
     assert f"it makes things worse for {words}." in text
-    assert "nowhere" not in text
+    assert "fared better" not in text
 
 
 def test_an_attacker_who_knows_all_is_told_of() -> None:
@@ -73,6 +73,19 @@ def test_an_attacker_who_knows_all_is_told_of() -> None:
     small = row | {"eps_255": 2} | share("strongest", 0.9, 10)
     text = told(attack("pgd8", 0.9), small, row | share("strongest", 0.5, 10))
     assert "gets a wrong answer served for 50 % (18.7 % to 81.3 %) of images within 8/255" in text
+    assert ", of the undefended model for 100 %;" in text
+
+
+def test_who_asks_with_more_success_is_harm() -> None:
+    asked: Row = {"kind": "query", "name": "square_queries"}
+    bare = asked | {"action": "pass-through"} | share("success", 0.5, 10)
+    same = asked | {"action": "block"} | share("success", 0.5, 10)
+    worse = asked | {"action": "purify"} | share("success", 0.7, 10)
+    told = (
+        "Square by queries, purify (succeeds for 70\u00a0% instead of 50\u00a0%; intervals overlap)"
+    )
+    assert found(bare, same, worse).harm() == [told]
+    assert found(worse).harm() == []
 
 
 def test_figures_that_are_not_known_are_left_out() -> None:

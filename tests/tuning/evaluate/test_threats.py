@@ -20,6 +20,13 @@ def test_budgets_are_those_of_the_rows() -> None:
     assert budgets["black-box query"] == "300 queries"
 
 
+def test_one_bound_is_no_range() -> None:
+    rows = [{"kind": "attack", "threat": "oblivious", "samples": 9, "linf_255": 8.0}]
+    assert table(rows)[0]["budget"] == "pixels by up to 8 of 255 (medians)"
+    rows.append({**rows[0], "linf_255": 2.0})
+    assert table(rows)[0]["budget"] == "pixels by up to 2 to 8 of 255 (medians)"
+
+
 def test_what_was_not_measured_says_so() -> None:
     rows = table([{"kind": "adaptive", "threat": "adaptive", "skipped": "no copy"}])
     assert [row["measured"] for row in rows] == ["no", "no", "no", "no", "no: no copy"]
