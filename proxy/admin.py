@@ -1,13 +1,13 @@
 """The admin listener: metrics, health, drain, reload and history over HTTP. Knows only its target.
 
-It can stop the proxy and lift quarantines: bind it to loopback, or to a network that only operators
-reach.
+It can stop the proxy and lift quarantines: bind it to loopback, or configure a token.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from proxy.control import endpoints as policy
-from proxy.control.access import Access, Refusal, is_own_name
+from proxy.control.access import Access
 from proxy.control.endpoints import PolicyTarget
+from proxy.control.gate import gate
 from proxy.explorer import endpoint as explorer
 from proxy.explorer.endpoint import ExplorerTarget
 from proxy.records.endpoints import Endpoints, RecordsTarget
@@ -29,6 +30,7 @@ MAX_BODY_BYTES = 1152 * 1024  # a policy; what has no use for a body reads it to
 SHUTDOWN_S = 2.0  # a scrape in progress gets this long on shutdown
 
 INDEX = """Breakwater admin
+GET  /console/ web page: overview, suspicious requests, thresholds to try, policy
 GET  /metrics  Prometheus metrics
 GET  /live     200 while the process runs
 GET  /ready    200 while new requests are taken, else 503
@@ -53,10 +55,6 @@ and, to lift it at one model only, add &model=NAME
 """
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_OPEN = ("/", "/metrics", "/live", "/ready")
-"""Probes and scrapes carry no token. The console's files tell nothing, and ask for one."""
-_ALWAYS_GATED = ("/records", explorer.PATH, policy.PATH)
-"""The others are of old, and ask for a token only where one is configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +123,11 @@ class Admin:
     ) -> None:
         self._target = target
         self._pages = pages
-        self._records = Endpoints(target)
-        guards: list[Middleware] = [_guard] if access is None else [_guard, _gate(access)]
+        # aiohttp caches handlers for the life of the process: only we may keep the proxy alive,
+        # or its connections would outlast it.
+        borrowed: AdminTarget = weakref.proxy(target)
+        self._records = Endpoints(borrowed)
+        guards: list[Middleware] = [_guard] if access is None else [_guard, gate(access)]
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=guards)
         app.on_response_prepare.append(_name)
         app.add_routes(
@@ -141,8 +142,8 @@ class Admin:
                 web.get("/history", self._history),
                 web.post("/history/clear", self._clear),
                 *self._records.routes(),
-                *policy.routes(target),
-                web.get(explorer.PATH, explorer.handler(target), allow_head=False),
+                *policy.routes(borrowed),
+                web.get(explorer.PATH, explorer.handler(borrowed), allow_head=False),
             ]
         )
         if pages is not None:
@@ -169,8 +170,7 @@ class Admin:
         if self._pages is not None:
             self._pages.close()
         await self._runner.cleanup()
-        # aiohttp caches handlers, and us with them, for the life of the process; the proxy with
-        # its connections shall not stay.
+        # Handlers of ours are cached as well, and we with them.
         del self._target, self._pages, self._records
 
     async def _index(self, _: web.Request) -> web.Response:
@@ -253,35 +253,6 @@ async def _guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
     except Exception:  # the edge: a defect must not show its traceback to the caller
         log.exception("admin request %s failed", request.path)
         return web.Response(text="internal error\n", status=500)
-
-
-def _gate(access: Access) -> Middleware:
-    @web.middleware
-    async def gate(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        reason = None if _is_open(request, access) else _refusal(request, access)
-        if reason is None:
-            return await handler(request)
-        headers = {"WWW-Authenticate": "Bearer"} if reason.http == 401 else None
-        return web.Response(text=f"{reason}\n", status=reason.http, headers=headers)
-
-    return gate
-
-
-def _is_open(request: web.Request, access: Access) -> bool:
-    """Whether anybody may ask this, or the page that answers asks itself who may."""
-    path = request.path
-    if path in _OPEN or path.startswith(("/console", "/api/")):
-        return True
-    return not access.wants_token and not path.startswith(_ALWAYS_GATED)
-
-
-def _refusal(request: web.Request, access: Access) -> Refusal | None:
-    changes = request.method not in ("GET", "HEAD")
-    if reason := access.allows(request.headers.get("Authorization"), changes):
-        return reason
-    if not access.wants_token and not is_own_name(request.host):
-        return Refusal("ask by address or as localhost, or use a token")
-    return None
 
 
 async def _name(_: web.Request, response: web.StreamResponse) -> None:

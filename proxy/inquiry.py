@@ -23,6 +23,7 @@ TIMEOUT_S = 10.0  # a supervisor gives each worker 2 s
 MOST_ROWS = 50
 _FRAME = 8  # lines around the rows
 _LEAST_ROWS = 5
+_LONGEST_TOLD = 500  # of a refusal, which may be another server's page
 
 _REFUSED = """\
 no answer from {where}: {why}
@@ -180,6 +181,9 @@ def _ask(
         raise NoAnswerError(
             _NO_ENTRY.format(where=admin, why=printable(body.decode(errors="replace").strip()))
         )
+    if response.status == 403:
+        told = body.decode(errors="replace").strip()[:_LONGEST_TOLD]
+        raise NoAnswerError(f"{admin}: {printable(told)}")
     if response.status == 500:
         raise NoAnswerError(_DEFECT.format(where=admin, why=why))
     try:

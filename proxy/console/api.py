@@ -90,9 +90,9 @@ class Api:
             web.get("/api/watch", self._reading(self._watch)),
             web.post("/api/explore", self._reading(self._explore)),
             web.get("/api/policy", self._reading(self._show_policy)),
-            web.post("/api/policy", told(self._change)),
-            web.post("/api/rollback", told(self._roll_back)),
-            web.post("/api/label", told(self._label)),
+            web.post("/api/policy", self._writing(self._change)),
+            web.post("/api/rollback", self._writing(self._roll_back)),
+            web.post("/api/label", self._writing(self._label)),
         ]
 
     def close(self) -> None:
@@ -101,8 +101,15 @@ class Api:
             task.cancel()
 
     def _reading(self, handler: Handler) -> Handler:
+        return self._checked(handler, write=False)
+
+    def _writing(self, handler: Handler) -> Handler:
+        """A dry run, too: it makes a worker load the files that it names."""
+        return self._checked(handler, write=True)
+
+    def _checked(self, handler: Handler, *, write: bool) -> Handler:
         async def checked(request: web.Request) -> web.StreamResponse:
-            self._check(request, write=False)
+            self._check(request, write=write)
             return await handler(request)
 
         return told(checked)
@@ -113,10 +120,10 @@ class Api:
         A web page elsewhere can give its own name our address (DNS rebinding) and read what is
         open to everybody on this machine: without a token we answer to no name but localhost's.
         """
-        authorization = request.headers.get("Authorization")
-        if reason := self._control.access.allows(authorization, write):
+        access = self._control.access
+        if reason := access.allows(request.headers.get("Authorization"), write):
             raise Refused(reason.http, reason)
-        if authorization is None and not is_own_name(request.host):
+        if not access.wants_token and not is_own_name(request.host):
             raise Refused(403, "open this page by address or as localhost, or use a token")
 
     # -- what is shown ---------------------------------------------------------------------------
@@ -194,8 +201,6 @@ class Api:
 
     async def _change(self, request: web.Request) -> web.Response:
         asked = await body_of(request, _Change)
-        # What a change would do may be seen by whoever sees the policy.
-        self._check(request, write=not asked.dry_run)
         return answer(
             await self._control.change(
                 asked.model, asked.settings, if_digest=asked.if_digest, dry_run=asked.dry_run
@@ -204,11 +209,9 @@ class Api:
 
     async def _roll_back(self, request: web.Request) -> web.Response:
         asked = await body_of(request, _Rollback)
-        self._check(request, write=not asked.dry_run)
         return answer(await self._control.rollback(asked.if_digest, dry_run=asked.dry_run))
 
     async def _label(self, request: web.Request) -> web.Response:
-        self._check(request, write=True)
         asked = await body_of(request, _Label)
         await self._control.label(asked.id, asked.label)
         return answer({"id": asked.id, "label": asked.label})

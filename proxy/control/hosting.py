@@ -35,6 +35,12 @@ class ControlHost:
         """Where the control port is, known after `start`; empty without one."""
         self.access = Access(token, loopback=is_loopback(config.admin))
         """The rule of the admin port."""
+        if token is None and not self.access.loopback:
+            log.warning(
+                "whoever reaches the admin port on %s can stop this proxy and lift quarantines: "
+                "bind it to 127.0.0.1, or set control.token_file",
+                config.admin,
+            )
         self.control = Control(target, file, self.access)
         self._listener: Listener | None = None
         if settings is not None:

@@ -36,24 +36,17 @@ export function startApplied() {
 }
 
 let possible = false;
+let wantsToken = false; // before it is told what would change
 
 /** The button works once everything it needs is there. */
 function allow() {
-  by("change-ok").disabled = !possible || !by("change-sure").checked
-    || !(hasToken() || by("change-token").value.trim());
+  const token = hasToken() || by("change-token").value.trim();
+  by("change-ok").disabled = !token || !(wantsToken || (possible && by("change-sure").checked));
 }
 
 async function confirmed({ title, sure, ok, make }) {
-  open(title, sure, ok);
-  let policy = null;
-  try {
-    policy = await ask("/api/policy");
-    await describe(policy, make);
-  } catch (error) {
-    say(by("change-alert"), error.message);
-    say(by("change-intro"), "");
-  }
-  allow();
+  open(title, sure);
+  let policy = await look(ok, make);
   return new Promise((resolve) => {
     const end = (made) => {
       by("change-form").removeEventListener("submit", submit);
@@ -66,26 +59,58 @@ async function confirmed({ title, sure, ok, make }) {
     const submit = async (event) => {
       event.preventDefault();
       if (event.submitter?.value === "cancel") end(false);
-      else if (await carryOut(policy.digest, make)) end(true);
+      else if (wantsToken) {
+        useToken(by("change-token").value);
+        policy = await look(ok, make);
+      } else if (await carryOut(policy.digest, make)) end(true);
     };
     by("change-form").addEventListener("submit", submit);
     by("change-dialog").addEventListener("close", closed);
   });
 }
 
-function open(title, sure, ok) {
+function open(title, sure) {
   possible = false;
   say(by("change-title"), title);
+  say(by("change-sure-text"), sure);
+  by("change-dialog").showModal();
+}
+
+/** Show what would change, as far as the token allows; returns the policy that it was seen for. */
+async function look(ok, make) {
+  wantsToken = false;
   say(by("change-intro"), "Asking what would change…");
   fill(by("change-list"));
   say(by("change-alert"), "");
-  say(by("change-sure-text"), sure);
   say(by("change-ok"), ok);
   by("change-sure").checked = false;
   by("change-token").value = "";
-  by("change-token-part").hidden = hasToken();
+  by("change-token-part").hidden = true;
   by("change-ok").disabled = true;
-  by("change-dialog").showModal();
+  try {
+    const policy = await ask("/api/policy");
+    await describe(policy, make);
+    return policy;
+  } catch (error) {
+    say(by("change-alert"), error.message);
+    say(by("change-intro"), "");
+    wantsToken = error.status === UNKNOWN;
+    if (wantsToken) {
+      say(by("change-ok"), "Show what would change");
+      askAgain();
+    }
+    return null;
+  } finally {
+    allow();
+  }
+}
+
+/** Ask for another token. */
+function askAgain() {
+  useToken("");
+  by("change-token-part").hidden = false;
+  by("change-token").value = "";
+  by("change-token").focus();
 }
 
 async function describe(policy, make) {
@@ -117,12 +142,7 @@ async function carryOut(digest, make) {
       say(by("change-alert"),
         `${error.message}. Nothing was changed here; close this and look again.`);
     } else say(by("change-alert"), error.message);
-    if (error.status === UNKNOWN) {
-      useToken("");
-      by("change-token-part").hidden = false;
-      by("change-token").value = "";
-      by("change-token").focus();
-    }
+    if (error.status === UNKNOWN) askAgain();
     allow();
     return false;
   }

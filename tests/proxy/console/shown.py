@@ -97,6 +97,7 @@ class ShownTarget(FakeTarget):
         self.kept: list[dict[str, Any]] = []
         self.labels: dict[str, str] = {}
         self.explored: list[Mapping[str, Any] | None] = []
+        self.checked = 0
         self.live = True
         self.evaluated = True
         self._queues: set[asyncio.Queue[dict[str, Any]]] = set()
@@ -135,6 +136,7 @@ class ShownTarget(FakeTarget):
         return {"generation": self.generation, "digests": digests, "refusal": ""}
 
     async def check_policy(self, text: str) -> list[str]:
+        self.checked += 1
         try:
             configfile.parse(self.path, text)
         except ConfigError as error:

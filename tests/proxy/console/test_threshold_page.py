@@ -170,6 +170,7 @@ async def test_a_conflict_is_told_and_changes_nothing(browser: Browser, guarded:
         await opened(page)
         await page.locator("#fpr").press("ArrowRight")
         await page.locator("#apply").click()
+        await expect(page.locator("#change-list li")).to_have_count(1)
         await page.locator("#change-sure").check()
         text = POLICY.replace("0.01 ", "0.03 ")
         guarded.target.path.write_text(text)
@@ -190,10 +191,11 @@ async def test_without_a_token_configured_the_dialog_says_so(
         await opened(page)
         await page.locator("#fpr").press("ArrowRight")
         await page.locator("#apply").click()
-        await page.locator("#change-token").fill("anything at all")
-        await page.locator("#change-sure").check()
-        await page.locator("#change-ok").click()
         await expect(page.locator("#change-alert")).to_contain_text("control.token_file")
+        await expect(page.locator("#change-token-part")).to_be_hidden()
+        await page.locator("#change-sure").check()
+        await expect(page.locator("#change-ok")).to_be_disabled()
+        assert shown.target.checked == 0
         assert shown.target.path.read_text() == POLICY
 
 
@@ -252,3 +254,31 @@ async def test_the_policy_is_shown_with_its_digest(browser: Browser, shown: Show
         await expect(page.locator("#policy-text")).to_have_text(POLICY)
         await expect(page.locator("#policy-facts")).to_contain_text("Generation 1, digest ")
         await expect(page.locator("#rollback")).to_be_hidden()
+
+
+async def test_what_would_change_is_shown_to_a_token_only(browser: Browser, guarded: Shown) -> None:
+    url = f"{guarded.url}/console/#thresholds"
+    async with looking(browser, url, allowed=["401"]) as page:
+        await page.locator("#unlock").click()
+        await page.locator("#token").fill(TOKEN)
+        await page.keyboard.press("Enter")
+        await opened(page)
+        await page.locator("#fpr").press("ArrowRight")
+        guarded.target.path.with_name("token").write_text("rotated-in-the-meantime-1")
+        await page.locator("#apply").click()
+        await expect(page.locator("#change-alert")).to_contain_text("the token is wrong")
+        await expect(page.locator("#change-token")).to_be_focused()
+        await expect(page.locator("#change-ok")).to_be_disabled()
+        await page.locator("#change-token").fill("wrong-once-more-than-needed")
+        await page.locator("#change-ok").click()
+        await expect(page.locator("#change-token")).to_have_value("")
+        await expect(page.locator("#change-list li")).to_have_count(0)
+        assert guarded.target.checked == 0
+        await page.locator("#change-token").fill("rotated-in-the-meantime-1")
+        await page.locator("#change-ok").click()
+        await expect(page.locator("#change-list")).to_contain_text("cnn.fpr: 0.01 -> ")
+        await expect(page.locator("#change-ok")).to_be_disabled()
+        assert guarded.target.path.read_text() == POLICY
+        await page.locator("#change-sure").check()
+        await page.locator("#change-ok").click()
+        await expect(page.locator("#applied")).to_contain_text("generation 2")
