@@ -657,6 +657,9 @@ TABLE = {
         "proxy.admin proxy.control.access proxy.control.control proxy.control.edits "
         "proxy.control.errors proxy.control.messages proxy.errors proxy.pb google grpc"
     ),
+    "proxy.control.endpoints": "aiohttp",
+    "proxy.control.workers": "proxy.control.endpoints aiohttp",
+    "proxy.control.listing": "proxy.history.listing proxy.pb rich",
     "proxy.control.target": "proxy.admin proxy.control.endpoints",
     "proxy.shadow": (
         "proxy.defence proxy.device proxy.errors proxy.evidence proxy.flow proxy.inspection "
@@ -913,7 +916,7 @@ ONLY = {
         *("proxy.admin", "proxy.supervisor"),
         *("proxy.console.answers", "proxy.console.api", "proxy.console.files"),
         *("proxy.console.following", "proxy.console.routes"),
-        *("proxy.control.endpoints", "proxy.control.workers"),
+        *("proxy.control.endpoints", "proxy.control.gate", "proxy.control.workers"),
         *("proxy.explorer.endpoint", "proxy.explorer.workers"),
         *("proxy.records.endpoints", "proxy.records.workers"),
     },
@@ -993,9 +996,9 @@ TESTED_IN = {
     "proxy.history.lookups": "tests/proxy/history/test_shared.py",
     "proxy.history.write_behind": "tests/proxy/history/test_shared.py",
     "proxy.control.errors": "tests/proxy/control/test_control.py",
-    "proxy.control.endpoints": "aiohttp",
-    "proxy.control.workers": "proxy.control.endpoints aiohttp",
-    "proxy.control.listing": "proxy.history.listing proxy.pb rich",
+    "proxy.control.endpoints": "tests/proxy/control/test_supervised.py",
+    "proxy.control.workers": "tests/proxy/control/test_supervised.py",
+    "proxy.control.listing": "tests/proxy/control/test_client.py",
     "proxy.control.target": "tests/proxy/control/test_control.py",
     "proxy.control.hosting": "tests/proxy/control/test_service.py",
     "proxy.control.listener": "tests/proxy/control/test_service.py",
