@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -243,6 +244,16 @@ class SharedHistory(_Strict):
     """Most queries kept there, about a kilobyte each; past it the oldest go."""
     per_minute: int = Field(default=6_000, gt=0)
     """Queries of one principal that one replica adds in a minute; past it one in 16 is."""
+
+    @field_validator("url")
+    @classmethod
+    def _without_password(cls, url: str) -> str:
+        # What the configuration says is shown: GET /config, the policy, `breakwater check`.
+        parts = urlsplit(url)
+        named = parse_qs(parts.query, keep_blank_values=True)
+        if parts.password is not None or "password" in named:
+            raise ValueError("must not hold a password: use username and password_file")
+        return url
 
 
 class History(_Strict):

@@ -13,6 +13,7 @@ from proxy.breaker import State
 from proxy.config import Config, Model
 from proxy.defence import Defence, Onlooker
 from proxy.errors import ConfigError, UpstreamError, UpstreamUnavailable
+from proxy.keyfile import read_key
 from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
 from proxy.upstream import Upstream
@@ -224,8 +225,11 @@ def check(config: Config) -> None:
     """Load what a configuration names as `Defences` does, on the CPU, and let it go.
 
     Raises:
-        ConfigError: as `Defences` does, for the first model that cannot be defended.
+        ConfigError: as `Defences` does, for the first model that cannot be defended; or the
+            history's key cannot be used.
     """
+    if config.history.key_file is not None and any(m.remembers for m in config.models.values()):
+        read_key("history", config.history.key_file)
     if any(model.detectors for model in config.models.values()):
         from proxy import devices
 

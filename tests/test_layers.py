@@ -410,8 +410,8 @@ TABLE = {
         "proxy.defences proxy.errors proxy.health proxy.pb proxy.rpc proxy.upstream google"
     ),
     "proxy.defences": (
-        "proxy.adapt proxy.breaker proxy.config proxy.defence proxy.errors proxy.metrics "
-        "proxy.pb proxy.rpc proxy.shadow_policy proxy.upstream +proxy.artifacts "
+        "proxy.adapt proxy.breaker proxy.config proxy.defence proxy.errors proxy.keyfile "
+        "proxy.metrics proxy.pb proxy.rpc proxy.shadow_policy proxy.upstream +proxy.artifacts "
         "+proxy.devices +proxy.engine +proxy.memory_ladder +proxy.parts +proxy.rules "
         "~detectors.calibration ~proxy.artifacts ~proxy.history.salts ~proxy.scoring ~torch"
     ),

@@ -190,12 +190,26 @@ class Policies:
             _tell("applied", plan, who)
             return plan.answer(applied=True)
         why = (await self._target.policy())["refusal"] or "the log says why"
-        if plan.wanted != plan.before.current:
-            await asyncio.to_thread(self._file.write, plan.before)
-            await self._target.reload()
+        what = await self._take_back(plan)
         _tell("refused", plan, who)
-        text = f"refused when it was put in force, the text before it is restored: {why}"
-        return plan.answer(problems=(text,))
+        return plan.answer(problems=(f"refused when it was put in force, {what}: {why}",))
+
+    async def _take_back(self, plan: _Plan) -> str:
+        """Put the text before a refused one on disk again; say what is there now."""
+        if plan.wanted == plan.before.current:
+            return "the file is as it was"
+        if not await asyncio.to_thread(self._restore, plan):
+            return "and the file has been changed by somebody else meanwhile, which is left alone"
+        await self._target.reload()
+        return "the text before it is restored"
+
+    def _restore(self, plan: _Plan) -> bool:
+        try:
+            _expect(self._file.read(), digest_of(plan.wanted))  # somebody with an editor
+        except (StaleDigestError, ImpossibleError):
+            return False
+        self._file.write(plan.before)
+        return True
 
     def _write(self, before: Texts, wanted: str) -> None:
         _expect(self._file.read(), digest_of(before.current))  # somebody with an editor

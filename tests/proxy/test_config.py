@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from proxy import configfile
 from proxy.config import INT32_MAX, Config, Input, Model
+from proxy.errors import ConfigError
 
 GRID = {"name": "grid"}
 
@@ -124,3 +127,20 @@ def test_configuration_cannot_change_under_a_running_request() -> None:
 def test_off_is_a_word_although_yaml_reads_a_boolean(word: object, meant: str) -> None:
     config = Config.model_validate({"upstream_shared_memory": word})
     assert config.upstream_shared_memory == meant
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://eve:s3cret@redis:6379/0", "rediss://:s3cret@redis", "unix://e:s3cret@/run/r.s"),
+        *("redis://redis?password=s3cret", "redis://redis/0?db=1&password=", "redis://eve:@redis"),
+    ],
+)
+def test_a_password_in_an_address_would_be_shown_and_is_refused(tmp_path: Path, url: str) -> None:
+    path = tmp_path / "breakwater.yaml"
+    text = f'history: {{key_file: k, shared: {{url: "{url}"}}}}\n'
+    with pytest.raises(ConfigError, match="use username and password_file") as caught:
+        configfile.parse(path, text)
+    assert "s3cret" not in str(caught.value)
+    history = {"key_file": "k", "shared": {"url": "redis://redis:6379/0", "username": "eve"}}
+    assert Config.model_validate({"history": history}).history.shared is not None

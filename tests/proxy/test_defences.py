@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from proxy.config import Config
-from proxy.defences import Defences, describe
+from proxy.defences import Defences, check, describe
 from proxy.errors import ConfigError, UpstreamError, UpstreamUnavailable
 from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
@@ -262,3 +262,16 @@ async def test_problems_that_show_only_with_the_description(
     await defences.refresh(upstream)
     assert message in defence.problem
     assert not defence.is_ready
+
+
+@pytest.mark.parametrize("secret", [None, "short"])
+def test_a_check_finds_a_history_key_that_cannot_be_used(
+    tmp_path: Path, secret: str | None
+) -> None:
+    key = tmp_path / "key"
+    if secret is not None:
+        key.write_text(secret)
+    model = {"detectors": [{"name": "history"}], "calibration": str(tmp_path)}
+    settings = {"models": {"cnn": model}, "history": {"key_file": str(key)}}
+    with pytest.raises(ConfigError, match=r"history\.key_file: "):
+        check(Config.model_validate(settings))

@@ -17,6 +17,7 @@ from rich.console import Console
 from proxy import inquiry
 from proxy.admin import Admin, Status
 from proxy.cli import main
+from proxy.control.access import Access
 from proxy.history.quarantine import Quarantine
 
 NASTY = "a&all=1\\ \x1b[2J"
@@ -264,3 +265,13 @@ async def test_a_port_without_http(capsys: pytest.CaptureFixture[str]) -> None:
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         assert await asyncio.to_thread(main, ["history", "--admin", address]) == 1
     assert "it speaks no HTTP" in capsys.readouterr().err
+
+
+async def test_a_refusal_by_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    target = Remembering()
+    target.admin = Admin(target, access=Access(loopback=False))
+    port = (await target.admin.start("127.0.0.1:0")).rpartition(":")[2]
+    target.address = f"127.1:{port}"  # reaches us, and is no name that we answer to
+    assert await target.run() == 1
+    assert "set control.token_file" in capsys.readouterr().err
+    await target.admin.stop()

@@ -65,9 +65,9 @@ class PolicyTarget:
         self.drained = True
 
     async def reload(self) -> bool:
+        digest = _digest(self.path)
         self.reloading.set()
         await self.gate.wait()
-        digest = _digest(self.path)
         try:
             if digest in self.refusing:
                 raise ConfigError("no room for its networks")

@@ -113,6 +113,21 @@ async def test_a_refusal_on_reload_restores_the_text_before(scene: Scene) -> Non
     assert (await scene.policies.get())["in_force"]
 
 
+@pytest.mark.parametrize("newer", ["# by hand\n", None])
+async def test_a_refused_text_that_somebody_mended_meanwhile_is_left_alone(
+    scene: Scene, newer: str | None
+) -> None:
+    scene.target.refusing = {digest_of(NEW)}
+    scene.target.gate.clear()
+    ask = asyncio.ensure_future(scene.set(NEW))
+    await scene.target.reloading.wait()
+    scene.path.unlink() if newer is None else scene.path.write_text(newer)
+    scene.target.gate.set()
+    (problem,) = (await ask)["problems"]
+    assert "changed by somebody else meanwhile, which is left alone: no room" in problem
+    assert newer == (scene.path.read_text() if scene.path.exists() else None)
+
+
 async def test_a_stale_digest_changes_nothing(scene: Scene) -> None:
     for ask in (scene.set(NEW, "0" * 64), scene.rollback("0" * 64)):
         with pytest.raises(StaleDigestError, match=digest_of(OLD)):
