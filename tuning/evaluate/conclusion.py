@@ -170,7 +170,8 @@ def _defence(findings: Findings) -> str:
         told += f" (too few {' and '.join(rare)} attacks succeed to say)"
     weakest = findings.weakest
     if weakest is not None:
-        told += f", least {titled(str(weakest.get('name')))} at {interval(weakest, 'tpr')}"
+        name = f"{titled(str(weakest.get('name')))} ({weakest.get('threat')})"
+        told += f", least {name} at {interval(weakest, 'tpr')}"
     knowing = findings.knowing()
     if knowing is not None:
         told += (
@@ -182,7 +183,7 @@ def _defence(findings: Findings) -> str:
     if harm:
         more = f" and {len(harm) - 1} more" if len(harm) > 1 else ""
         return f"{told}; it makes things worse for {harm[0]}{more}."
-    return f"{told}; no attack measured fared better than against no defence."
+    return f"{told}; no attack measured succeeded more often than against no defence."
 
 
 def interval(row: Row, figure: str) -> str:

@@ -38,8 +38,8 @@ def test_false_alarms_are_told_against_what_was_wanted() -> None:
 def test_what_is_caught_is_told_by_threat_model_with_the_weakest() -> None:
     text = told(attack("pgd8", 0.9), attack("cw", 0.5), attack("grey8", 0.4, "grey-box"))
     assert "on average, 70 % oblivious (2 attacks), 40 % grey-box (1 attack)" in text
-    assert "least EOT PGD 8 at 40 % (30.3 % to 50.3 %)" in text
-    assert text.endswith("no attack measured fared better than against no defence.")
+    assert "least EOT PGD 8 (grey-box) at 40 % (30.3 % to 50.3 %)" in text
+    assert text.endswith("no attack measured succeeded more often than against no defence.")
 
 
 def test_what_a_part_learned_from_is_no_evidence() -> None:
@@ -65,7 +65,7 @@ def test_what_a_part_learned_from_is_no_evidence() -> None:
 def test_harm_is_told(row: Row, words: str) -> None:
     text = told(attack("pgd8", 0.9), row)
     assert f"it makes things worse for {words}." in text
-    assert "fared better" not in text
+    assert "more often" not in text
 
 
 def test_an_attacker_who_knows_all_is_told_of() -> None:
@@ -91,7 +91,7 @@ def test_who_asks_with_more_success_is_harm() -> None:
 def test_figures_that_are_not_known_are_left_out() -> None:
     text = told(attack("pgd8", 0.9), {**attack("cw", 0.1), "tpr": None}, benign("clean", 0.0))
     assert "90 % oblivious (1 attack)" in text
-    assert "least PGD 8" in text
+    assert "least PGD 8 (oblivious) at" in text
     assert "nan" not in text
 
 
