@@ -25,7 +25,8 @@ def front_table(choice: Choice, limits: Limits) -> Table:
         title=f"{escape(choice.threat.name)}: policies within {limits.added_p99_ms:g} ms of p99, "
         f"{limits.fpr:.2%} false alarms, {limits.loss:.2%} accuracy",
         caption="p99: ms over pass-through; alarms: of the worst benign group; of attacks that "
-        "fool the bare model: wrong answers unnoticed, wrong answers, and harm: 1 each, 1/2 if flagged",
+        "fool the bare model: wrong answers unnoticed, wrong answers, and harm: 1 each, 1/2 if "
+        "flagged",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
