@@ -27,8 +27,9 @@ _CHOSEN = ("mode", "action", "dispatch", "fpr", "cascade", "detectors", "purifie
 def write_policy(out: Path, config_file: Path, config: Config, whole: Whole, model: Model) -> Path:
     """Write `policy.yaml` and the calibration it names; returns the file.
 
-    The configuration file with one entry changed: comments and everything else stay. Relative paths
-    in it are made absolute, since they started at another folder.
+    The configuration file with one entry changed: comments and everything else stay. Paths in it
+    are absolute: relative ones started at another folder, and `breakwater policy set` puts the text
+    where the configuration was.
 
     Args:
         config_file: where the configuration was read from.
@@ -51,7 +52,7 @@ def write_policy(out: Path, config_file: Path, config: Config, whole: Whole, mod
         raise ConfigError(f"{config_file}: cannot be read any more: {error}") from error
     _absolute(document, config)
     _decide(entry, model)
-    entry["calibration"] = f"{CALIBRATION}/{whole.name}"
+    entry["calibration"] = str(folder.absolute())
     text = io.StringIO()
     yaml.dump(document, text)
     file = out / FILE
