@@ -185,7 +185,7 @@ async def test_news_is_announced_and_motion_can_be_off(browser: Browser, shown: 
     url = f"{shown.url}/console/#suspicious"
     async with looking(browser, url, reduced_motion="reduce") as page:
         await filled_one(page)
-        await expect(page.locator("#arrivals")).to_have_attribute("aria-live", "polite")
+        await expect(page.locator("#heard")).to_have_attribute("aria-live", "polite")
         await expect(page.locator("#connection")).to_have_attribute("role", "status")
         name = "getComputedStyle(document.querySelector('.record')).animationName"
         assert await page.evaluate(name) == "none"
