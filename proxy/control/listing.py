@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -60,12 +61,17 @@ def page(records: Sequence[pb.Record]) -> RenderableType:
     """Records as a table, newest first."""
     if not records:
         return Text("Nothing suspicious of late.")
-    table = Table()
-    for name in ("time", "model", "verdict", "score", "limit", "action", "principal", "id", "why"):
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_lines=True)
+    for name in ("time", "sample", "verdict", "action"):
         table.add_column(name, overflow="fold")  # ids and names are to be copied, not guessed
     for each in records:
+        time, model, verdict, score, limit, action, principal, id_, why = map(
+            printable, _columns(each)
+        )
         table.add_row(
-            *(Text(printable(text)) for text in _columns(each)),
+            # Two lines a sample: its id alone takes half of a terminal's 80 columns.
+            *(Text(time), Text(f"{id_}\n{model}, {principal}")),
+            *(Text(f"{verdict}\n{score} of {limit}"), Text(f"{action}\n{why}")),
             style=_STYLES.get(each.verdict, ""),
         )
     return Group(table, Text("Say what one was: breakwater label ID benign|adversarial"))
