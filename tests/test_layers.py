@@ -251,8 +251,7 @@ TABLE = {
     ),
     "tuning.card.state": (
         "detectors.rule proxy.artifacts proxy.config proxy.errors proxy.evaluation "
-        "proxy.parts proxy.rules tuning.card.gaps tuning.evaluate.conclusion "
-        "tuning.evaluate.store torch"
+        "proxy.parts proxy.rules tuning.card.gaps tuning.evaluate.conclusion torch"
     ),
     "tuning.card.write": (
         "proxy.config proxy.errors proxy.files tuning.card.blocks tuning.card.content "

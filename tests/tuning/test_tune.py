@@ -129,13 +129,15 @@ def test_from_scores_to_a_policy_that_is_served(files: Files) -> None:
 def test_where_nothing_fits_the_candidates_are_kept_and_nothing_is_recommended(
     files: Files,
 ) -> None:
+    # No limit on latency: what is measured may come out below pass-through's.
+    scene.write(files.evaluation, recorded({"clean": torch.full((100, 2), 1e3)}, DETECTORS))
     said = StringIO()
     status = run(
-        files.given(), Wish(1e-9, 0.3, 0.3, trials=20), files.config,
+        files.given(), Wish(1e3, 0.3, 0.3, trials=20), files.config,
         console=Console(file=said, width=200),
     )  # fmt: skip
     assert status == 1
-    assert "added p99 binds. Nearest:" in said.getvalue()
+    assert "false-positive rate binds. Nearest:" in said.getvalue()
     assert len(json.loads((files.out / "tune.json").read_text())["rows"]) == 20
     assert not (files.out / "policy.yaml").exists()
 

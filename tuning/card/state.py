@@ -20,7 +20,6 @@ from proxy.evaluation import MOST_BYTES, REPORT_FILE
 from proxy.rules import evidence_levels
 from tuning.card.gaps import Part
 from tuning.evaluate.conclusion import Findings
-from tuning.evaluate.store import digest
 
 _OLD_DAYS = 90
 
@@ -157,8 +156,7 @@ def _of_report(state: State) -> list[str]:
             f"the calibration is of model version {provenance.model_version}, the evaluation of "
             f"{', '.join(map(str, served))}"
         )
-    then = json.dumps(artifacts.defence_of(state.model), sort_keys=True)
-    if report.get("defence") not in (None, digest(then, provenance.model_dump_json())):
+    if report.get("defence") not in (None, state.artifact.digest):
         found.append(
             "the evaluation was of another calibration or configuration than this one: its figures "
             "do not hold for what is described here; evaluate again"

@@ -176,7 +176,11 @@ def test_doubts(config: Config, evaluated: Callable[..., Path]) -> None:
     ):
         assert words in told
     fresh = gather(configfile.load(config()), MODEL, evaluated(policy={"fpr": 0.05}))
-    assert doubts(fresh, datetime(2026, 1, 3, tzinfo=UTC)) == []
+    fresh_day = datetime(2026, 1, 3, tzinfo=UTC)
+    assert doubts(fresh, fresh_day) == []
+    assert fresh.artifact is not None
+    same = evaluated(policy={"fpr": 0.05}, defence=fresh.artifact.digest)
+    assert doubts(gather(configfile.load(config()), MODEL, same), fresh_day) == []
 
 
 @pytest.mark.parametrize("date", ["yesterday", "2026-01-02", "2026-01-02T03:04:05"])
