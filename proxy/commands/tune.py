@@ -126,8 +126,11 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         return _capacity(options)
     if options.data is None:
         raise ConfigError("tune needs --data FILE.npz, to check on it what it recommends")
-    from tuning.search.basis import Given
-    from tuning.tune import Wish, run
+    try:
+        from tuning.search.basis import Given
+        from tuning.tune import Wish, run
+    except ImportError as error:
+        raise ConfigError(f"tune needs more: pip install 'breakwater[tune]' ({error})") from error
 
     config = config_of(options)
     given = Given(
