@@ -290,6 +290,8 @@ def test_what_is_done_when_it_is_stopped_is_kept(
 
     done = threading.Event()
     thread = threading.Thread(target=interrupt)
+    # What is started in the background of a shell ignores it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread.start()
     told = io.StringIO()
     console = Console(file=told)
@@ -299,6 +301,7 @@ def test_what_is_done_when_it_is_stopped_is_kept(
     finally:
         done.set()
         thread.join()
+        signal.signal(signal.SIGINT, before)
     assert "run the same again to go on" in " ".join(told.getvalue().split())
     assert not (tmp_path / "report.json").exists()
     assert list((tmp_path / "work").glob("fgsm8-*"))
