@@ -80,8 +80,8 @@ TABLE = {
     ),
     "tuning.contract": "detectors detectors.base detectors.chains purifiers torch",
     "tuning.model_client": (
-        "proxy.adapt proxy.answers proxy.errors proxy.kinds proxy.rpc proxy.upstream proxy.wire "
-        "torch"
+        "proxy.adapt proxy.answers proxy.config proxy.defences proxy.errors proxy.kinds "
+        "proxy.rpc proxy.upstream proxy.wire torch"
     ),
     "tuning.demo.traffic": (
         "proxy.rpc proxy.wire tuning.demo.digits art grpc numpy torch tritonclient"
@@ -266,10 +266,9 @@ TABLE = {
         "rich +tuning.search.picture"
     ),
     "tuning.capacity": (
-        "proxy.adapt proxy.artifacts proxy.config proxy.defences proxy.devices proxy.errors "
-        "proxy.upstream tuning.costs tuning.demo.sidecar tuning.knee tuning.load "
-        "tuning.narrow tuning.processes tuning.traffic tuning.variants rich uvloop "
-        "+tuning.capacity_picture"
+        "proxy.artifacts proxy.config proxy.devices proxy.errors tuning.costs "
+        "tuning.demo.sidecar tuning.knee tuning.load tuning.model_client tuning.narrow "
+        "tuning.processes tuning.traffic tuning.variants rich uvloop +tuning.capacity_picture"
     ),
     "tuning.narrow": (
         "detectors.calibration proxy.artifacts proxy.config proxy.errors proxy.parts "
@@ -318,9 +317,9 @@ TABLE = {
         "tuning.search.shown"
     ),
     "tuning.search.basis": (
-        "detectors.calibration proxy.adapt proxy.artifacts proxy.config proxy.defences "
-        "proxy.errors proxy.evaluation proxy.parts proxy.upstream purifiers tuning.batches "
-        "tuning.dataset tuning.narrow tuning.search.recorded torch"
+        "detectors.calibration proxy.adapt proxy.artifacts proxy.config proxy.errors "
+        "proxy.evaluation proxy.parts purifiers tuning.batches tuning.dataset "
+        "tuning.model_client tuning.narrow tuning.search.recorded torch"
     ),
     "tuning.search.measure": (
         "detectors.base proxy.artifacts proxy.config proxy.errors proxy.rpc proxy.weights "

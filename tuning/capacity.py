@@ -16,17 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from proxy import __version__, artifacts
-from proxy.adapt import ModelSpec, resolve
 from proxy.config import Config, Model
-from proxy.defences import describe
 from proxy.devices import use_device
-from proxy.errors import ConfigError, ProxyError
-from proxy.upstream import Upstream
+from proxy.errors import ConfigError
 from tuning import traffic
 from tuning.costs import Cost, recommendation, table
 from tuning.demo.sidecar import Sidecar
 from tuning.knee import IDLE_PAUSE_S, IDLE_REQUESTS, QUICK, Effort, measure_capacity
 from tuning.load import Client
+from tuning.model_client import ask_spec
 from tuning.narrow import Whole
 from tuning.processes import cpu_s
 from tuning.variants import Variant, variants
@@ -63,7 +61,7 @@ def run(
     console = console or Console(stderr=True)
     model = _model(config, name)
     budget = budget_ms if budget_ms is not None else model.budget_ms
-    spec = asyncio.run(_spec(config, name, model))
+    spec = asyncio.run(ask_spec(config, name, model))
     messages = traffic.requests(spec, data)
     if data is None:
         console.print("sending random images: with --data FILE.npz it would be your own traffic")
@@ -90,19 +88,6 @@ def _model(config: Config, name: str) -> Model:
     assert model.calibration is not None  # noqa: S101 (the configuration demands one)
     artifacts.load(model.calibration, name, model, use_device("cpu"))
     return model
-
-
-async def _spec(config: Config, name: str, model: Model) -> ModelSpec:
-    upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
-    try:
-        return resolve(name, model, *await describe(upstream, name))
-    except ProxyError as error:
-        raise ConfigError(
-            f"the model {name} cannot be asked at {config.upstream}: {error}; "
-            "is Triton running there?"
-        ) from error
-    finally:
-        await upstream.close()
 
 
 def _measured(

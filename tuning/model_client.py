@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from proxy import rpc, wire
-from proxy.adapt import ModelSpec
+from proxy.adapt import ModelSpec, resolve
 from proxy.answers import read_output
-from proxy.errors import ConfigError, InvalidTensor
+from proxy.config import Config, Model
+from proxy.defences import describe
+from proxy.errors import ConfigError, InvalidTensor, ProxyError
 from proxy.kinds import codec_of
 from proxy.upstream import Upstream
 
@@ -88,3 +90,21 @@ def as_seen(spec: ModelSpec, x: Tensor) -> Tensor:
         return torch.cat([codec.decode(codec.encode(c), codec.wire_shape(c)) for c in chunks])
     except InvalidTensor as error:
         raise ConfigError(f"the {spec.kind}s do not fit model {spec.model}: {error}") from error
+
+
+async def ask_spec(config: Config, name: str, model: Model) -> ModelSpec:
+    """What the model's tensors mean, by the configuration and by what Triton says of it.
+
+    Raises:
+        ConfigError: Triton cannot be asked; or it contradicts the configuration.
+    """
+    upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
+    try:
+        return resolve(name, model, *await describe(upstream, name))
+    except ProxyError as error:
+        raise ConfigError(
+            f"the model {name} cannot be asked at {config.upstream}: {error}; "
+            "is Triton running there?"
+        ) from error
+    finally:
+        await upstream.close()

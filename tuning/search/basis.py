@@ -17,16 +17,15 @@ from torch import Tensor
 from detectors.calibration import Calibration
 from proxy import artifacts
 from proxy import evaluation as evaluations
-from proxy.adapt import ModelSpec, resolve
+from proxy.adapt import ModelSpec
 from proxy.config import Config, Model, Part
-from proxy.defences import describe
-from proxy.errors import ConfigError, ProxyError
+from proxy.errors import ConfigError
 from proxy.evaluation import BENIGN, Evaluation, Kind
 from proxy.parts import build_purifiers
-from proxy.upstream import Upstream
 from purifiers import Chain
 from tuning import dataset
 from tuning.batches import seeded
+from tuning.model_client import ask_spec
 from tuning.narrow import Whole
 from tuning.search.recorded import CLEAN
 
@@ -103,7 +102,7 @@ def read(given: Given) -> Basis:
         artifact.calibration,
         _restricted(found, names),
         {key: model.purifiers} if key in found.ways else {},
-        asyncio.run(_spec(given.config, given.name, model)),
+        asyncio.run(ask_spec(given.config, given.name, model)),
         data.x[_fresh(found, data, given.seed)],
         2 if data.y is None else int(data.y.max()) + 1,
     )
@@ -131,16 +130,3 @@ def _fresh(found: Evaluation, data: dataset.Dataset, seed: int) -> Tensor:
         used = 1 + max(rows[f"{BENIGN}/{CLEAN}"])
     made_with = found.report.get("seed", seed)
     return torch.randperm(len(data.x), generator=seeded(made_with, "split"))[used:]
-
-
-async def _spec(config: Config, name: str, model: Model) -> ModelSpec:
-    upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
-    try:
-        return resolve(name, model, *await describe(upstream, name))
-    except ProxyError as error:
-        raise ConfigError(
-            f"the model {name} cannot be asked at {config.upstream}: {error}; "
-            "is Triton running there?"
-        ) from error
-    finally:
-        await upstream.close()
