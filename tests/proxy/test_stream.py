@@ -168,7 +168,7 @@ async def test_a_models_error_is_the_status_where_the_client_wants_it(tmp_path: 
 
 @pytest.mark.triton
 async def test_decoupled_answers_interleave_with_the_others(front: Running) -> None:
-    requests = [image("slow", "s", delay_ms=150), count(2, "r"), image("digits_like", "d")]
+    requests = [image("slow", "s", delay_ms=1000), count(2, "r"), image("digits_like", "d")]
     outcome = await converse(front.channel, requests)
     assert outcome.summary == ["r", "r", "s", "d"]
 
@@ -191,7 +191,7 @@ REFUSED = {
     "after a decoupled one": ([count(0, "a"), invalid("b", "repeat")], ["!b"]),
     "in a mixed stream": (
         [image("slow", "a", delay_ms=150), count(2, "r"), invalid("c"), image("slow", "d")],
-        "r r a !c d",
+        "a !c d",
     ),
 }
 
@@ -208,7 +208,10 @@ async def test_a_refused_message_is_answered_at_its_place(
         models["slow"]["inputs"].append({"name": "delay_ms", "inspect": False})
     async with running(triton.grpc_address, models=models) as sidecar:
         outcome = await converse(sidecar.channel, requests)
-    assert outcome.summary == (expected.split() if isinstance(expected, str) else expected)
+    # What a decoupled model answers ("r") comes when it comes, and holds nobody's place.
+    in_order = [answer for answer in outcome.summary if answer != "r"]
+    assert in_order == (expected.split() if isinstance(expected, str) else expected)
+    assert outcome.summary.count("r") == (2 if name == "in a mixed stream" else 0)
     assert outcome.code is grpc.StatusCode.OK
 
 
