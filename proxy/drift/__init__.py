@@ -1,0 +1,1 @@
+"""Whether the traffic still looks like what the detectors were calibrated on."""
