@@ -315,6 +315,9 @@ class Model(_Strict):
     output: Output = Output()
     calibration: Path | None = None
     """Folder written by `breakwater calibrate`, relative to the configuration file."""
+    calibration_max_age_days: float = Field(default=90.0, gt=0)
+    """Older calibrations are reported as stale (log, breakwater_calibration_stale) and used all the
+    same: traffic changes over months, and a threshold should be looked at before it matters."""
     mode: Literal["observe", "enforce"] = "observe"
     """observe: score beside the request and change nothing. enforce: act. Default observe, so
     that a first deployment cannot break traffic."""

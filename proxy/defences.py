@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 from proxy import rpc, shadow_policy
 from proxy.adapt import ModelSpec, resolve
 from proxy.breaker import State
+from proxy.calibration_age import CalibrationAge
 from proxy.config import Config, Model
 from proxy.defence import Defence, Onlooker
 from proxy.errors import ConfigError, UpstreamError, UpstreamUnavailable
@@ -63,6 +65,11 @@ class Defences:
             name: Defence(name, model, metrics.model(name), model.non_finite)
             for name, model in config.models.items()
         }
+        self._ages = [
+            CalibrationAge(name, artifact.provenance.date, config.models[name], metrics.model(name))
+            for name, artifact in self._artifacts.items()
+        ]
+        self.note_ages()
         for name in self._seconds:
             self._known[name].shadow = self._onlooker(name, config.models[name])
         self._other = Defence(
@@ -97,6 +104,11 @@ class Defences:
     def models(self) -> list[Defence]:
         """The configured models' defences."""
         return list(self._known.values())
+
+    def note_ages(self) -> None:
+        """Report calibrations that have grown old by now."""
+        for age in self._ages:
+            age.look(time.time())
 
     def learn_from(self, previous: Defences) -> None:
         """Take over what Triton has said of its models, for those it says nothing of now.
@@ -196,11 +208,13 @@ class Defences:
             *(spec, defence.model, artifact, self._device, defence.metrics.detector, salts),
             ladder=MemoryLadder(self._metrics.device_fallback),
         )
-        if scorer.provenance.model_version != ",".join(spec.versions):
+        served, calibrated = ",".join(spec.versions), scorer.provenance.model_version
+        if served != calibrated:
             log.warning(
                 "model %s was calibrated on version %s, Triton serves %s: calibrate again",
-                *(defence.name, scorer.provenance.model_version, ",".join(spec.versions)),
+                *(defence.name, calibrated, served),
             )
+        defence.metrics.calibration_stale("model_version", served != calibrated)
         scorer.warm_up()
         _publish(defence, scorer)
         return scorer

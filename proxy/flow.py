@@ -88,6 +88,9 @@ class Flow:
     """What a shadow policy says of the samples that it disagrees on; perhaps after the end."""
     stage_s: dict[str, float] = field(default_factory=dict)
     """Seconds spent by stage: read, queue, score, views, purify, upstream, total."""
+    waited_s: float = 0.0
+    """Of these, those of the client's own call to the model server: of the message in its place
+    where that was purified, since then the first would not have been made."""
     bytes_in: int = 0
     bytes_out: int = 0
 

@@ -72,8 +72,12 @@ class Forward:
 
     async def once(self) -> Answer:
         """Send the message and return the answer, without the cost of a task of its own."""
-        with timed(self._inspection.flow, "upstream"):
-            return await self._send()
+        flow = self._inspection.flow
+        try:
+            with timed(flow, "upstream"):
+                return await self._send()
+        finally:
+            flow.waited_s = flow.stage_s["upstream"]
 
     def replace(self, data: bytes) -> None:
         """Send this message instead; nobody waits for an answer to the old one."""
@@ -109,6 +113,8 @@ class Forward:
         """The client has gone: end the call."""
         task, self._task = self._task, None
         if task is not None:
+            if not task.done():  # otherwise it has been noted
+                self._inspection.flow.waited_s = time.monotonic() - self._started_s
             self._end(task)
 
     def _end(self, task: asyncio.Task[Answer]) -> bool:
@@ -135,7 +141,9 @@ class Forward:
     def _note(self, task: asyncio.Task[Answer]) -> None:
         """Note the time of a call whose answer counts; a void one ends after its request."""
         if task is self._task:
-            add_time(self._inspection.flow, "upstream", time.monotonic() - self._started_s)
+            seconds = time.monotonic() - self._started_s
+            add_time(self._inspection.flow, "upstream", seconds)
+            self._inspection.flow.waited_s = seconds
 
 
 def _has_failed(task: asyncio.Task[Answer]) -> bool:

@@ -96,6 +96,10 @@ class Metrics:
         )
         self._handed = {outcome: handed.labels(outcome).inc for outcome in HANDOFFS}
         self._handed_before: dict[str, int] = {}
+        # 0 until the model server has been asked, and where any worker cannot use it.
+        self._upstream_ready = gauge(
+            "upstream_ready", "Whether the model server says that it is ready.", "livemin"
+        ).set
         self._leased = gauge(
             "upstream_shared_memory_leased_bytes", "Shared memory in use or held back.", "livesum"
         ).set
@@ -117,6 +121,7 @@ class Metrics:
             "history_degraded", "Times part of the history was missing, by the reason.", "reason"
         )
         self._degraded = {reason: degraded.labels(reason).inc for reason in (*DEGRADATIONS, OTHER)}
+        self._store: Gauge | None = None
         self._remembered = gauge("history_queries", "Queries remembered.", "livemax").set
         self._quarantined = gauge("quarantined_principals", "In quarantine now.", "livemax").set
 
@@ -130,10 +135,14 @@ class Metrics:
     def configure(self, models: Mapping[str, Sequence[str]]) -> None:
         """Set the closed label sets: model name -> detector names. Called again on reload.
 
-        The gauges of models that are gone become NaN: a multiprocess file cannot drop a series.
+        The thresholds of models that are gone, or not scored any more, become NaN: a multiprocess
+        file cannot drop a series.
         """
-        for gone in self._models.keys() - models.keys():
-            self._models[gone].retire()
+        for name, before in self._models.items():
+            if models.get(name):
+                before.retire_detectors(models[name])
+            else:
+                before.retire()
         self._models = {
             name: ModelMetrics(self._families, name, detectors)
             for name, detectors in models.items()
@@ -162,6 +171,10 @@ class Metrics:
         self._handed_before = dict(totals)
         self._leased(leased_bytes)
 
+    def upstream_ready(self, is_ready: bool) -> None:
+        """Set whether the model server says that it is ready."""
+        self._upstream_ready(is_ready)
+
     def device_fallback(self, kind: str) -> None:
         """Count a pass done in smaller batches or on the CPU, for want of memory on the device."""
         self._fallbacks[kind]()
@@ -182,6 +195,17 @@ class Metrics:
         """Set the number of remembered queries, and of principals in quarantine."""
         self._remembered(queries)
         self._quarantined(quarantined)
+
+    def history_store(self, is_up: bool) -> None:
+        """Set whether the shared history answers; never called where none is configured."""
+        if self._store is None:
+            self._store = Gauge(
+                "breakwater_history_store_up",
+                "Whether the shared history answers (1); 0 where any worker is without it.",
+                registry=self._registry,
+                multiprocess_mode="livemin",
+            )
+        self._store.set(is_up)
 
     def records(self, kept: Mapping[str, int], watching: int) -> None:
         """Set how many scores are kept of each model, and how many watch."""

@@ -7,7 +7,7 @@ Anything else becomes "other", so that no client can grow the number of series.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -23,6 +23,9 @@ FAILURE_REASONS = (
     "circuit_open",
 )
 SKIPPABLE = ("score", "views", "purify")
+STALE_REASONS = ("drift", "model_version", "age")
+"""Why a calibration should be made anew: the traffic is not what it was made on, Triton serves
+another version of the model, or it is older than the policy allows."""
 AGGREGATIONS = ("served", "hidden", "sequence", "stream", *FAILURE_REASONS)
 """Outcomes of wanting one answer from several purified copies; all but the first fall back."""
 WASTED_REASONS = ("cancelled", "ran")
@@ -81,6 +84,11 @@ class Families:
         self.samples = counter("samples", "Samples scored.", "model", "verdict")
         self.stage = histogram(
             "stage_seconds", "Time spent by stage.", SECONDS_BUCKETS, "model", "stage"
+        )
+        self.added = histogram(
+            "added_seconds",
+            "Time the proxy added: all but the client's own call to the model server.",
+            *(SECONDS_BUCKETS, "model"),
         )
         self.detector = histogram(
             "detector_seconds",
@@ -176,12 +184,26 @@ class Families:
             "Upper confidence bound of the false-positive rate at the threshold.",
             *("model", "evidence"),
         )
+        self.calibration_timestamp = gauge(
+            "calibration_timestamp_seconds",
+            "When the calibration in force was made, seconds since 1970.",
+            "model",
+        )
+        # 1 where any worker says so: each looks at its own traffic.
+        self.calibration_stale = Gauge(
+            "breakwater_calibration_stale",
+            "Whether the calibration should be made anew (1), by the reason.",
+            ("model", "reason"),
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
 
 
 class ModelMetrics:
     """One model's metrics with their children resolved; the only thing the request path touches."""
 
     __slots__ = (
+        "_added",
         "_aggregations",
         "_bytes_in",
         "_bytes_out",
@@ -192,6 +214,7 @@ class ModelMetrics:
         "_failures",
         "_families",
         "_history_alarms",
+        "_is_calibrated",
         "_model",
         "_p_value",
         "_requests",
@@ -210,6 +233,7 @@ class ModelMetrics:
         self._families = families
         self._model = model
         self._evidence: set[str] = set()
+        self._is_calibrated = False
         self._requests: dict[tuple[str, str], _Inc] = {
             (action, outcome): families.requests.labels(model, action, outcome).inc
             for action in (*ACTIONS, OTHER)
@@ -217,6 +241,7 @@ class ModelMetrics:
         }
         self._samples = _counters(families.samples, model, VERDICTS)
         self._stage = _observers(families.stage, model, STAGES)
+        self._added = families.added.labels(model).observe
         self._detector = _observers(families.detector, model, detectors)
         self._p_value = _observers(families.p_value, model, detectors)
         self._stages_skipped = _counters(families.stages_skipped, model, SKIPPABLE)
@@ -246,6 +271,10 @@ class ModelMetrics:
         """Record the time a request spent in one of `STAGES`; others are ignored."""
         if observe := self._stage.get(stage):
             observe(seconds)
+
+    def added(self, seconds: float) -> None:
+        """Record the time the proxy added to a request."""
+        self._added(max(0.0, seconds))
 
     def detector(self, name: str, seconds: float) -> None:
         """Record one detector's time on one batch; unconfigured names are ignored."""
@@ -325,10 +354,35 @@ class ModelMetrics:
         self._families.threshold.labels(self._model, evidence).set(value)
         self._families.fpr.labels(self._model, evidence).set(fpr_upper)
 
+    def calibration(self, made_s: float) -> None:
+        """Publish when the calibration in force was made, seconds since 1970; NaN if unknown."""
+        self._is_calibrated = True
+        self._families.calibration_timestamp.labels(self._model).set(made_s)
+        for reason in STALE_REASONS:  # 0 where nobody has said anything
+            self._families.calibration_stale.labels(self._model, reason)
+
+    def calibration_stale(self, reason: str, is_stale: bool) -> None:
+        """Publish whether the calibration is stale, for one of `STALE_REASONS`."""
+        if reason in STALE_REASONS:
+            self._families.calibration_stale.labels(self._model, reason).set(is_stale)
+
     def retire(self) -> None:
-        """Blank the thresholds: the model is no longer configured."""
+        """The model is no longer scored: blank its thresholds, and let nothing call for action.
+
+        A multiprocess file cannot drop a series.
+        """
         for evidence in tuple(self._evidence):
             self.threshold(evidence, math.nan, math.nan)
+        self.retire_detectors(())
+        if self._is_calibrated:
+            self._families.calibration_timestamp.labels(self._model).set(math.nan)
+            for reason in STALE_REASONS:
+                self.calibration_stale(reason, False)
+
+    def retire_detectors(self, kept: Collection[str]) -> None:
+        """What is not among these is not configured any more: it is not left out either."""
+        for detector in self._detector.keys() - set(kept):
+            self._families.circuit_open.labels(self._model, detector).set(0)
 
 
 def _counters(family: Counter, model: str, values: Sequence[str]) -> dict[str, _Inc]:

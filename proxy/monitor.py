@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
@@ -34,13 +35,17 @@ class Monitor:
     Args:
         upstream: Triton.
         defences: completed as Triton describes its models; assign anew on reload.
+        on_upstream: told at every tick whether Triton says that it is ready.
     """
 
-    def __init__(self, upstream: Upstream, defences: Defences) -> None:
+    def __init__(
+        self, upstream: Upstream, defences: Defences, on_upstream: Callable[[bool], None]
+    ) -> None:
         self.health = HealthServicer()
         """Serves what this loop finds out."""
         self._upstream = upstream
         self._defences = defences
+        self._on_upstream = on_upstream
         self._models: dict[str, bool] = {}
         self._ready = False
         self._draining = False
@@ -74,6 +79,7 @@ class Monitor:
             # A loop that ended here would leave the last answer standing for good.
             except Exception:
                 log.exception("cannot tell how the model server is")
+                self._on_upstream(False)
                 self._ready = False
                 self._publish()
             ticks += 1
@@ -89,6 +95,7 @@ class Monitor:
         upstream_ready = await self._ask(
             "ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse
         )
+        self._on_upstream(upstream_ready)
         if not upstream_ready:
             self._stale = True  # it may come back with other models
         unready = any(not d.is_ready for d in self._defences.models())

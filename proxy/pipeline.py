@@ -146,6 +146,7 @@ class Pipeline:
             metrics.request(flow.action.value, flow.outcome)
             for stage, seconds in flow.stage_s.items():
                 metrics.stage(stage, seconds)
+            metrics.added(flow.stage_s["total"] - flow.waited_s)
             metrics.bytes(flow.bytes_in, flow.bytes_out)
             if flow.unscored:
                 metrics.unscored(flow.unscored)
@@ -229,7 +230,7 @@ class Pipeline:
             defence.metrics.upstream_error(error.code_name)
             raise
         finally:
-            flow.stage_s["upstream"] = time.monotonic() - started
+            flow.stage_s["upstream"] = flow.waited_s = time.monotonic() - started
             _annotate(flow, defence)
 
     async def inspect(self, flow: Flow, data: bytes, metadata: Metadata | None) -> bytes:

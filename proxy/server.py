@@ -128,7 +128,7 @@ class Server:
         self._provide_batcher(config, defences)
         if self._history is not None:
             self._pipeline.use_history(self._history)
-        self._monitor = Monitor(self._upstream, defences)
+        self._monitor = Monitor(self._upstream, defences, self._metrics.upstream_ready)
         # A worker's admin listener is a socket that only its supervisor reaches.
         self._control = None if admin is not None else ControlHost(self, config, self._file)
         access = None if self._control is None else self._control.access
@@ -349,6 +349,7 @@ class Server:
             self._pipeline.flush()
             self._follow()
             self._count_handoffs()
+            self._in_force.note_ages()
             if self._history is not None:
                 self._history.count()
 

@@ -53,6 +53,9 @@ class ShadowMetrics(ModelMetrics):
     def stage(self, stage: str, seconds: float) -> None:
         """Not the traffic's."""
 
+    def added(self, seconds: float) -> None:
+        """The shadow keeps nobody waiting."""
+
     def detector(self, name: str, seconds: float) -> None:
         """Not the policy's."""
 
@@ -103,6 +106,12 @@ class ShadowMetrics(ModelMetrics):
 
     def threshold(self, evidence: str, value: float, fpr_upper: float) -> None:
         """Not in force."""
+
+    def calibration(self, made_s: float) -> None:
+        """Not in force."""
+
+    def calibration_stale(self, reason: str, is_stale: bool) -> None:
+        """Not in force; said in the log."""
 
     def retire(self) -> None:
         """There is no gauge to blank."""

@@ -408,10 +408,11 @@ TABLE = {
         "proxy.defences proxy.errors proxy.health proxy.pb proxy.rpc proxy.upstream google"
     ),
     "proxy.defences": (
-        "proxy.adapt proxy.breaker proxy.config proxy.defence proxy.errors proxy.keyfile "
-        "proxy.metrics proxy.pb proxy.rpc proxy.shadow_policy proxy.upstream +proxy.artifacts "
-        "+proxy.devices +proxy.engine +proxy.memory_ladder +proxy.parts +proxy.rules "
-        "~detectors.calibration ~proxy.artifacts ~proxy.history.salts ~proxy.scoring ~torch"
+        "proxy.adapt proxy.breaker proxy.calibration_age proxy.config proxy.defence "
+        "proxy.errors proxy.keyfile proxy.metrics proxy.pb proxy.rpc proxy.shadow_policy "
+        "proxy.upstream +proxy.artifacts +proxy.devices +proxy.engine +proxy.memory_ladder "
+        "+proxy.parts +proxy.rules ~detectors.calibration ~proxy.artifacts "
+        "~proxy.history.salts ~proxy.scoring ~torch"
     ),
     "proxy.service": (
         "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb proxy.pipeline "
@@ -710,6 +711,7 @@ TABLE = {
     "proxy.control.gate": (
         "proxy.control.access proxy.control.endpoints proxy.explorer.endpoint aiohttp"
     ),
+    "proxy.calibration_age": "proxy.config proxy.model_metrics",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",

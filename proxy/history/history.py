@@ -285,6 +285,8 @@ class History:
         self._metrics.history_size(
             queries=len(self._local), quarantined=self._quarantine.quarantined
         )
+        if self._shared is not None:
+            self._metrics.history_store(self._shared.down is None)
 
     async def forget(self, principal: str | None, model: str | None) -> int:
         """Lift the quarantine of a principal, or of all; the number of those concerned.

@@ -111,7 +111,7 @@ async def test_an_unchanged_description_changes_nothing(
 async def test_a_changed_description_is_followed(
     upstream: Asked, calibrations: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    defences, _ = build(settings_of(calibrations, {"digits_like_fp16": {}}))
+    defences, registry = build(settings_of(calibrations, {"digits_like_fp16": {}}))
     await defences.refresh(upstream)
     defence = defences.find("digits_like_fp16")
     before = defence.scorer
@@ -125,6 +125,8 @@ async def test_a_changed_description_is_followed(
     assert defence.scorer is not before
     (told,) = (r for r in caplog.records if "calibrated on version 1" in r.getMessage())
     assert told.getMessage().endswith("Triton serves 2: calibrate again")
+    stale = {"model": "digits_like_fp16", "reason": "model_version"}
+    assert registry.get_sample_value("breakwater_calibration_stale", stale) == 1
     # Off the event loop: to draw the rules takes tenths of a second.
     assert told.thread != threading.get_ident()
 

@@ -56,6 +56,36 @@ async def test_speculative_drops_the_answer_to_what_was_purified(opened: Opener)
         assert np.array_equal(output_of(answer), output_of(fresh))
 
 
+async def test_the_clients_own_call_is_the_last_one_made_in_its_place(opened: Opener) -> None:
+    # A detector looks at the answer to the client's own message, which is then purified.
+    async with opened({"digits_like": {"action": "purify", "dispatch": "sequential"}}) as d:
+        await d.infer(request("digits_like", MIXED))
+        assert len(d.upstream.sent["client"]) == 2
+        assert 0 < d.flow.waited_s < d.flow.stage_s["upstream"]
+        assert d.metric("added_seconds_count", model="digits_like") == 1
+
+
+async def test_a_client_that_leaves_has_waited_for_the_model(opened: Opener) -> None:
+    async with opened({"digits_like": {}}) as d:
+        d.upstream.held = {"client"}
+        leaves = asyncio.ensure_future(d.infer(request("digits_like", CLEAN)))
+        await d.upstream.expect("client")
+        leaves.cancel()
+        await asyncio.wait({leaves})
+        assert d.flow.waited_s > 0
+        d.upstream.release()
+
+
+async def test_observing_adds_nothing_for_what_is_scored_beside_the_traffic(
+    opened: Opener,
+) -> None:
+    async with opened({"digits_like": {"mode": "observe"}}) as d:
+        await d.infer(request("digits_like", CLEAN))
+        assert d.flow.waited_s == d.flow.stage_s["upstream"] > 0
+        await eventually(lambda: d.metric("stage_seconds_count", stage="score") == 1)
+        assert d.metric("added_seconds_count", model="digits_like") == 1
+
+
 async def test_a_purified_sequence_reaches_the_model_once(opened: Opener) -> None:
     async with opened({"sequence_sum": {"action": "purify"}}) as d:
         both = {"sequence_id": 10, "sequence_start": True, "sequence_end": True}

@@ -26,6 +26,12 @@ WORKER = """
     metrics.model("cnn").request("none", "ok")
     metrics.model("cnn").stage("total", 0.003)
     metrics.model("cnn").threshold("input", 1.5, 0.02)
+    is_first = sys.argv[1] == "0"
+    metrics.upstream_ready(is_first)
+    metrics.history_store(is_first)
+    metrics.model("cnn").calibration(7.0)
+    metrics.model("cnn").calibration_stale("drift", is_first)
+    metrics.model("cnn").added(0.003)
     print(os.getpid(), flush=True)
     sys.stdin.read()
 """
@@ -66,6 +72,38 @@ def test_reload_keeps_counts_and_blanks_thresholds_of_gone_models(
     assert gone is not None
     assert gone != gone  # NaN
     assert metrics.model("b") is metrics.model("never")
+
+
+def test_a_detector_that_is_not_configured_any_more_is_not_left_out(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    metrics.configure({"a": ["squeeze", "grid"], "b": ["grid"]})
+    for model, detector in (("a", "squeeze"), ("a", "grid"), ("b", "grid")):
+        metrics.model(model).circuit(detector, is_open=True)
+    metrics.model("b").calibration(5.0)
+    metrics.model("b").calibration_stale("drift", True)
+    metrics.configure({"a": ["grid"], "b": []})
+    assert circuits(registry) == {("a", "squeeze"): 0, ("a", "grid"): 0, ("b", "grid"): 0}
+    stale = {"model": "b", "reason": "drift"}
+    assert registry.get_sample_value("breakwater_calibration_stale", stale) == 0
+
+
+def circuits(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
+    return {
+        (sample.labels["model"], sample.labels["detector"]): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "breakwater_detector_circuit_open"
+    }
+
+
+def test_the_shared_history_has_a_series_only_where_there_is_one(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    assert registry.get_sample_value("breakwater_history_store_up") is None
+    for is_up in (True, False, True):
+        metrics.history_store(is_up)
+        assert registry.get_sample_value("breakwater_history_store_up") == is_up
 
 
 def test_global_metrics(metrics: Metrics, registry: CollectorRegistry) -> None:
@@ -117,13 +155,13 @@ def test_one_scrape_sums_the_workers_and_forgets_the_gauges_of_the_dead(tmp_path
     env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(WORKER)],
+            [sys.executable, "-c", textwrap.dedent(WORKER), str(number)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=env,
             text=True,
         )
-        for _ in range(2)
+        for number in range(2)
     ]
     supervisor = SupervisorMetrics(tmp_path)
     pids = []
@@ -139,6 +177,11 @@ def test_one_scrape_sums_the_workers_and_forgets_the_gauges_of_the_dead(tmp_path
     assert "breakwater_queue_depth 6.0" in body
     assert "breakwater_config_generation 4.0" in body
     assert "breakwater_workers 2.0" in body
+    assert "breakwater_upstream_ready 0.0" in body
+    assert "breakwater_history_store_up 0.0" in body
+    assert 'breakwater_calibration_timestamp_seconds{model="cnn"} 7.0' in body
+    assert 'breakwater_calibration_stale{model="cnn",reason="drift"} 1.0' in body
+    assert 'breakwater_added_seconds_bucket{le="0.005",model="cnn"} 2.0' in body
 
     workers[0].communicate("")
     supervisor.ended(pids[0])
@@ -146,6 +189,7 @@ def test_one_scrape_sums_the_workers_and_forgets_the_gauges_of_the_dead(tmp_path
     body = supervisor.exposition()[1].decode().splitlines()
     assert 'breakwater_requests_total{action="none",model="cnn",outcome="ok"} 2.0' in body
     assert "breakwater_in_flight 2.0" in body
+    assert 'breakwater_calibration_stale{model="cnn",reason="drift"} 0.0' in body
     assert "breakwater_workers 1.0" in body
     assert "breakwater_worker_restarts_total 1.0" in body
     workers[1].communicate("")

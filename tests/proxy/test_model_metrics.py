@@ -14,6 +14,7 @@ from proxy.model_metrics import (
     FAILURE_REASONS,
     GRPC_CODES,
     STAGES,
+    STALE_REASONS,
     UNSCORED_REASONS,
     Families,
     ModelMetrics,
@@ -120,6 +121,45 @@ def test_threshold_with_its_calibrated_rate(
     model.threshold("output", 3.25, 0.013)
     assert value(registry, "score_threshold", evidence="output") == 3.25
     assert value(registry, "calibrated_false_positive_ratio", evidence="output") == 0.013
+
+
+def test_what_the_proxy_added_is_never_negative(
+    model: ModelMetrics, registry: CollectorRegistry
+) -> None:
+    model.added(0.004)
+    model.added(-0.001)  # clocks are read one after the other
+    assert value(registry, "added_seconds_count") == 2
+    assert value(registry, "added_seconds_sum") == pytest.approx(0.004)
+    assert value(registry, "added_seconds_bucket", le="0.05") == 2
+
+
+def test_a_calibration_is_stale_for_reasons_of_a_closed_set(
+    model: ModelMetrics, registry: CollectorRegistry
+) -> None:
+    assert value(registry, "calibration_stale", reason="drift") is None  # nothing is calibrated
+    model.calibration(1_700_000_000.0)
+    assert value(registry, "calibration_timestamp_seconds") == 1_700_000_000.0
+    assert [value(registry, "calibration_stale", reason=each) for each in STALE_REASONS] == [0] * 3
+    model.calibration_stale("drift", True)
+    model.calibration_stale("invented", True)
+    assert value(registry, "calibration_stale", reason="drift") == 1
+    assert value(registry, "calibration_stale", reason="invented") is None
+    model.calibration(1_700_000_001.0)  # a reload does not take back what others have said
+    assert value(registry, "calibration_stale", reason="drift") == 1
+
+
+def test_a_retired_model_calls_for_no_action(
+    model: ModelMetrics, registry: CollectorRegistry
+) -> None:
+    model.calibration(1_700_000_000.0)
+    model.calibration_stale("age", True)
+    model.circuit("squeeze", is_open=True)
+    model.retire()
+    made = value(registry, "calibration_timestamp_seconds")
+    assert made is not None
+    assert math.isnan(made)
+    assert value(registry, "calibration_stale", reason="age") == 0
+    assert value(registry, "detector_circuit_open", detector="squeeze") == 0
 
 
 def test_series_exist_from_the_start_so_that_the_first_increment_is_seen(

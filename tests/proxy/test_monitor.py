@@ -81,6 +81,26 @@ async def test_liveness_is_the_process_alone(recorder: tuple[Recorder, str]) -> 
     assert states == [NOT_SERVING] * 4 + [SERVING]
 
 
+async def test_whether_triton_is_ready_is_a_metric_of_its_own(
+    recorder: tuple[Recorder, str],
+) -> None:
+    async with running(recorder[1], models={"m": {}}) as sidecar:
+        assert await sidecar.metric("upstream_ready") == 1
+
+        async def down(call: Call, context: grpc.aio.ServicerContext) -> bytes:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+            return b""
+
+        recorder[0].answers["ServerReady"] = down
+        await until(lambda: reads(sidecar, 0))
+        del recorder[0].answers["ServerReady"]
+        await until(lambda: reads(sidecar, 1))
+
+
+async def reads(sidecar: Running, expected: float) -> bool:
+    return await sidecar.metric("upstream_ready") == expected
+
+
 # -- the loop by itself ------------------------------------------------------------------------
 
 
@@ -91,7 +111,7 @@ class Scene:
         self.recorder = recorder
         self.upstream = Upstream(address, max_message_bytes=1_000_000)
         self.metrics = Metrics()
-        self.monitor = Monitor(self.upstream, self.defences(models))
+        self.monitor = Monitor(self.upstream, self.defences(models), self.metrics.upstream_ready)
 
     def defences(self, models: dict[str, dict]) -> Defences:
         return Defences(Config.model_validate({"models": models}), self.metrics)
