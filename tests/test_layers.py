@@ -712,6 +712,12 @@ TABLE = {
         "proxy.control.access proxy.control.endpoints proxy.explorer.endpoint aiohttp"
     ),
     "proxy.calibration_age": "proxy.config proxy.model_metrics",
+    "detectors.drift_inputs": "detectors.photometry purifiers.base torch",
+    "detectors.drift_reference": (
+        "detectors.calibration detectors.drift_inputs detectors.rule numpy torch"
+    ),
+    "detectors.drift_sketch": "detectors.drift_reference numpy",
+    "detectors.drift_test": "detectors.drift_reference detectors.drift_sketch numpy",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "pydantic",
     "proxy.errors": "",
