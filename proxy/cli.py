@@ -15,8 +15,10 @@ from proxy.commands import (
     check,
     demo,
     diff,
+    drain,
     evaluate,
     fit,
+    health,
     history,
     label,
     policy,
@@ -29,7 +31,7 @@ from proxy.errors import ConfigError
 
 COMMANDS = (
     *(serve, calibrate, fit, evaluate, tune, card, check, diff),
-    *(policy, watch, suspicious, label, history, demo),
+    *(policy, watch, suspicious, label, history, health, drain, demo),
 )
 """In the order of `--help`."""
 

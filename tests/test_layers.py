@@ -339,10 +339,10 @@ TABLE = {
     "proxy.__main__": "proxy.cli",
     "proxy.cli": (
         "proxy.commands.calibrate proxy.commands.card proxy.commands.check "
-        "proxy.commands.demo proxy.commands.diff proxy.commands.evaluate proxy.commands.fit "
-        "proxy.commands.history proxy.commands.label proxy.commands.policy "
-        "proxy.commands.serve proxy.commands.suspicious proxy.commands.tune "
-        "proxy.commands.watch proxy.errors"
+        "proxy.commands.demo proxy.commands.diff proxy.commands.drain proxy.commands.evaluate "
+        "proxy.commands.fit proxy.commands.health proxy.commands.history proxy.commands.label "
+        "proxy.commands.policy proxy.commands.serve proxy.commands.suspicious "
+        "proxy.commands.tune proxy.commands.watch proxy.errors"
     ),
     "proxy.commands": "",
     "proxy.commands.options": (
@@ -394,15 +394,20 @@ TABLE = {
         "+tuning.lineage"
     ),
     "proxy.commands.card": "proxy.commands.options proxy.errors +tuning.card.write",
+    "proxy.commands.health": "proxy.commands.options +proxy.probe",
+    "proxy.commands.drain": "proxy.commands.control_port proxy.commands.options",
     "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
         "proxy.admin proxy.audit proxy.batcher proxy.config proxy.console.routes "
-        "proxy.control.hosting proxy.control.policy_file proxy.defences proxy.errors "
-        "proxy.handoff proxy.metrics proxy.monitor proxy.pipeline proxy.records.kept "
-        "proxy.records.record proxy.records.records proxy.records.snapshot "
-        "proxy.records.watches proxy.reflection proxy.service proxy.tasks proxy.upstream "
-        "proxy.watcher grpc grpc_health +proxy.explorer.desk +proxy.history.history "
-        "~proxy.explorer.desk ~proxy.history.history"
+        "proxy.control.hosting proxy.control.policy_file proxy.defences proxy.drain "
+        "proxy.drift.endpoints proxy.errors proxy.handoff proxy.metrics "
+        "proxy.metrics_listener proxy.monitor proxy.pipeline proxy.records.kept "
+        "proxy.records.record proxy.records.records proxy.records.sketch "
+        "proxy.records.snapshot proxy.records.watches proxy.reflection proxy.service "
+        "proxy.tasks proxy.tracing.settings proxy.upstream proxy.watcher grpc grpc_health "
+        "+proxy.drift.watch +proxy.explorer.desk +proxy.history.history "
+        "+proxy.tracing.tracing ~proxy.drift.watch ~proxy.explorer.desk "
+        "~proxy.history.history ~proxy.tracing.tracing"
     ),
     "proxy.monitor": (
         "proxy.defences proxy.errors proxy.health proxy.pb proxy.rpc proxy.upstream google"
@@ -410,19 +415,22 @@ TABLE = {
     "proxy.defences": (
         "proxy.adapt proxy.breaker proxy.calibration_age proxy.config proxy.defence "
         "proxy.errors proxy.keyfile proxy.metrics proxy.pb proxy.rpc proxy.shadow_policy "
-        "proxy.upstream +proxy.artifacts +proxy.devices +proxy.engine +proxy.memory_ladder "
-        "+proxy.parts +proxy.rules ~detectors.calibration ~proxy.artifacts "
-        "~proxy.history.salts ~proxy.scoring ~torch"
+        "proxy.upstream +detectors.drift_reference +proxy.artifacts +proxy.devices "
+        "+proxy.engine +proxy.memory_ladder +proxy.parts +proxy.rules ~detectors.calibration "
+        "~detectors.drift_reference ~proxy.artifacts ~proxy.history.salts ~proxy.scoring "
+        "~torch"
     ),
     "proxy.service": (
-        "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb proxy.pipeline "
-        "proxy.regions proxy.rpc proxy.status proxy.stream proxy.upstream grpc"
+        "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb "
+        "proxy.pipeline proxy.regions proxy.rpc proxy.status proxy.stream proxy.upstream grpc "
+        "~proxy.tracing.tracing"
     ),
     "proxy.scoring": (
-        "detectors.base detectors.query_history detectors.rule proxy.adapt proxy.artifacts "
-        "proxy.breaker proxy.cascade proxy.case proxy.config proxy.errors proxy.flow "
-        "proxy.history.fingerprints proxy.history.salts proxy.kinds proxy.panel proxy.parts "
-        "proxy.purification proxy.quick proxy.rules proxy.weights numpy torch"
+        "detectors.base detectors.drift_inputs detectors.query_history detectors.rule "
+        "proxy.adapt proxy.artifacts proxy.breaker proxy.cascade proxy.case proxy.config "
+        "proxy.errors proxy.flow proxy.history.fingerprints proxy.history.salts proxy.kinds "
+        "proxy.panel proxy.parts proxy.purification proxy.quick proxy.rules proxy.weights "
+        "numpy torch"
     ),
     "proxy.quick": (
         "detectors detectors.answers detectors.base detectors.fusion proxy.cascade proxy.case"
@@ -457,17 +465,17 @@ TABLE = {
         "proxy.aggregator proxy.assessor proxy.audit proxy.batcher proxy.budget "
         "proxy.cancellations proxy.config proxy.defence proxy.device proxy.enforcer "
         "proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection proxy.metrics "
-        "proxy.model_metrics proxy.observer proxy.reader proxy.records.record "
-        "proxy.records.records proxy.regions proxy.shadow proxy.shared_memory proxy.tasks "
-        "proxy.upstream proxy.validation proxy.wire ~proxy.history.history"
+        "proxy.observer proxy.reader proxy.records.record proxy.records.records proxy.regions "
+        "proxy.shadow proxy.shared_memory proxy.tasks proxy.upstream proxy.validation "
+        "proxy.wire ~proxy.history.history"
     ),
     "proxy.observer": (
         "proxy.assessor proxy.budget proxy.errors proxy.evidence proxy.flow proxy.inspection "
         "proxy.policy proxy.questions proxy.tasks proxy.upstream"
     ),
     "proxy.assessor": (
-        "proxy.device proxy.errors proxy.evidence proxy.flow proxy.inspection proxy.policy "
-        "proxy.questions"
+        "proxy.device proxy.drift.leniency proxy.errors proxy.evidence proxy.flow "
+        "proxy.inspection proxy.policy proxy.questions"
     ),
     "proxy.aggregator": (
         "proxy.answers proxy.device proxy.errors proxy.evidence proxy.inspection proxy.policy "
@@ -510,9 +518,10 @@ TABLE = {
     "proxy.validation": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.wire numpy",
     "proxy.supervisor": (
         "proxy.admin proxy.config proxy.console.routes proxy.control.hosting "
-        "proxy.control.policy_file proxy.control.workers proxy.errors proxy.explorer.workers "
-        "proxy.history.memory_file proxy.history.overview proxy.metrics proxy.records.sketch "
-        "proxy.records.workers proxy.runtime_folder aiohttp"
+        "proxy.control.policy_file proxy.control.workers proxy.drain proxy.drift.workers "
+        "proxy.errors proxy.explorer.workers proxy.history.memory_file proxy.history.overview "
+        "proxy.metrics proxy.metrics_listener proxy.records.sketch proxy.records.workers "
+        "proxy.runtime_folder proxy.tasks aiohttp"
     ),
     "proxy.kinds": (
         "detectors proxy.adapt proxy.codec proxy.config proxy.errors proxy.tensors proxy.vectors "
@@ -528,9 +537,12 @@ TABLE = {
     "proxy.datatypes": "proxy.errors proxy.fields proxy.pb numpy",
     "proxy.defence": (
         "proxy.adapt proxy.config proxy.dispatch proxy.model_metrics proxy.shadow_metrics "
-        "~proxy.scoring"
+        "~proxy.drift.population ~proxy.scoring"
     ),
-    "proxy.metrics": "proxy.config proxy.model_metrics proxy.shadow_metrics prometheus_client",
+    "proxy.metrics": (
+        "proxy.config proxy.drift.gauges proxy.model_metrics proxy.shadow_metrics "
+        "prometheus_client"
+    ),
     "proxy.shared_memory": "proxy.errors proxy.pb proxy.rpc proxy.upstream proxy.wire",
     "proxy.adapt": "proxy.config proxy.errors proxy.layouts proxy.pb",
     "proxy.layouts": "proxy.config proxy.errors proxy.pb",
@@ -602,8 +614,8 @@ TABLE = {
     "proxy.watcher": "proxy.config proxy.errors",
     "proxy": "",
     "proxy.admin": (
-        "proxy.control.access proxy.control.endpoints proxy.control.gate "
-        "proxy.explorer.endpoint proxy.records.endpoints aiohttp"
+        "proxy.control.access proxy.control.endpoints proxy.control.gate proxy.drain "
+        "proxy.drift.endpoints proxy.explorer.endpoint proxy.records.endpoints aiohttp"
     ),
     "proxy.allocator": "",
     "proxy.decoy": (
@@ -709,8 +721,13 @@ TABLE = {
     "proxy.control.client": "proxy.errors proxy.history.listing proxy.pb google grpc",
     "proxy.records.kept": "proxy.flow proxy.records.record proxy.records.snapshot numpy",
     "proxy.control.gate": (
-        "proxy.control.access proxy.control.endpoints proxy.explorer.endpoint aiohttp"
+        "proxy.control.access proxy.control.endpoints proxy.drift.endpoints "
+        "proxy.explorer.endpoint aiohttp"
     ),
+    "proxy.drift.settings": "pydantic",
+    "proxy.drift.state": "proxy.drift.settings",
+    "proxy.drift.leniency": "proxy.drift.state proxy.flow",
+    "proxy.probe": "google grpc grpc_health",
     "proxy.calibration_age": "proxy.config proxy.model_metrics",
     "detectors.drift_inputs": "detectors.photometry purifiers.base torch",
     "detectors.drift_reference": (
@@ -718,10 +735,50 @@ TABLE = {
     ),
     "detectors.drift_sketch": "detectors.drift_reference numpy",
     "detectors.drift_test": "detectors.drift_reference detectors.drift_sketch numpy",
+    "proxy.drift.batch": "proxy.flow numpy",
+    "proxy.drift.panes": (
+        "detectors.drift_reference detectors.drift_sketch detectors.drift_test "
+        "proxy.drift.batch numpy"
+    ),
+    "proxy.drift.signals": (
+        "detectors.base detectors.drift_inputs detectors.drift_reference detectors.rule "
+        "proxy.cascade proxy.config"
+    ),
+    "proxy.drift.gauges": "proxy.drift.state prometheus_client",
+    "proxy.drift.population": (
+        "detectors.drift_reference detectors.drift_sketch detectors.drift_test "
+        "proxy.drift.batch proxy.drift.gauges proxy.drift.panes proxy.drift.settings "
+        "proxy.drift.state proxy.flow"
+    ),
+    "proxy.drift.watch": (
+        "detectors.rule proxy.defence proxy.defences proxy.drift.gauges "
+        "proxy.drift.population proxy.drift.settings proxy.drift.signals proxy.drift.state"
+    ),
+    "proxy.drift.endpoints": "proxy.drift.siblings aiohttp",
+    "proxy.drift.siblings": "aiohttp",
+    "proxy.drift.workers": "proxy.drift.endpoints proxy.drift.siblings proxy.drift.state",
+    "proxy.drift": "",
+    "proxy.tracing": "",
+    "proxy.tracing.settings": "pydantic",
+    "proxy.tracing.context": "proxy.upstream opentelemetry",
+    "proxy.tracing.sampling": "opentelemetry",
+    "proxy.tracing.exporting": "opentelemetry",
+    "proxy.tracing.attributes": "proxy.flow proxy.rpc",
+    "proxy.tracing.trace": (
+        "proxy.errors proxy.flow proxy.rpc proxy.status proxy.tracing.attributes "
+        "proxy.tracing.context proxy.upstream opentelemetry"
+    ),
+    "proxy.tracing.tracing": (
+        "proxy.errors proxy.flow proxy.rpc proxy.tracing.attributes proxy.tracing.context "
+        "proxy.tracing.exporting proxy.tracing.sampling proxy.tracing.settings "
+        "proxy.tracing.trace proxy.upstream grpc opentelemetry"
+    ),
+    "proxy.drain": "",
+    "proxy.metrics_listener": "proxy.admin proxy.errors aiohttp",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
-    "proxy.config": "pydantic",
+    "proxy.config": "proxy.drift.settings proxy.tracing.settings pydantic",
     "proxy.errors": "",
-    "proxy.flow": "~torch",
+    "proxy.flow": "~proxy.errors ~numpy ~torch",
     "proxy.health": "grpc grpc_health",
     "proxy.rpc": "",
     "proxy.tasks": "",
@@ -907,15 +964,21 @@ ONLY = {
     },
     "grpc": {
         *("proxy.server", "proxy.service", "proxy.status", "proxy.stream", "proxy.upstream"),
-        *("proxy.health", "proxy.reflection"),
+        *("proxy.health", "proxy.probe", "proxy.reflection"),
         *("proxy.control.client", "proxy.control.listener", "proxy.control.service"),
+        "proxy.tracing.tracing",
+    },
+    "opentelemetry": {
+        *("proxy.tracing.context", "proxy.tracing.exporting", "proxy.tracing.sampling"),
+        *("proxy.tracing.trace", "proxy.tracing.tracing"),
     },
     "grpc_health": {
-        *("proxy.control.listener", "proxy.health", "proxy.reflection", "proxy.server"),
+        *("proxy.control.listener", "proxy.health", "proxy.probe", "proxy.reflection"),
+        "proxy.server",
     },
     "grpc_reflection": {"proxy.control.listener", "proxy.reflection"},
     "prometheus_client": {
-        *("proxy.metrics", "proxy.model_metrics"),
+        *("proxy.drift.gauges", "proxy.metrics", "proxy.model_metrics"),
         "proxy.console.overview",  # reads a scrape
     },
     "aiohttp": {
@@ -925,6 +988,7 @@ ONLY = {
         *("proxy.control.endpoints", "proxy.control.gate", "proxy.control.workers"),
         *("proxy.explorer.endpoint", "proxy.explorer.workers"),
         *("proxy.records.endpoints", "proxy.records.workers"),
+        *("proxy.drift.endpoints", "proxy.drift.siblings"),
     },
     "yaml": {"proxy.configfile", "proxy.control.edits"},
     "PIL": {"proxy.images", "proxy.records.thumbnails"},
