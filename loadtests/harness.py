@@ -62,8 +62,10 @@ class Child:
         log: Path,
         is_ready: Callable[[], bool],
         environment: Mapping[str, str] | None = None,
+        stop_by: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.name = name
+        self._stop_by = stop_by
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -89,7 +91,7 @@ class Child:
 
     def stop(self) -> None:
         """Ask it to end, and end its whole process group if it does not."""
-        self._process.terminate()
+        self._process.send_signal(self._stop_by)
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -141,6 +142,7 @@ def start_breakwater(config: Path, workers: int = 1) -> tuple[Child, str]:
         [BREAKWATER, "serve", "--config", str(config), "--workers", str(workers)],
         log=config.with_suffix(".log"),
         is_ready=lambda: _is_ready(addresses["admin"]),
+        stop_by=signal.SIGINT,  # nobody is to be waited for
     )
     return child, addresses["listen"]
 

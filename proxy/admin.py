@@ -20,6 +20,9 @@ from proxy.control import endpoints as policy
 from proxy.control.access import Access
 from proxy.control.endpoints import PolicyTarget
 from proxy.control.gate import gate
+from proxy.drain import Mode
+from proxy.drift import endpoints as drift
+from proxy.drift.endpoints import DriftTarget
 from proxy.explorer import endpoint as explorer
 from proxy.explorer.endpoint import ExplorerTarget
 from proxy.records.endpoints import Endpoints, RecordsTarget
@@ -34,11 +37,14 @@ GET  /console/ web page: overview, suspicious requests, thresholds to try, polic
 GET  /metrics  Prometheus metrics
 GET  /live     200 while the process runs
 GET  /ready    200 while new requests are taken, else 503
-POST /drain    stop taking requests, finish those in flight, exit
+POST /drain    send clients away, finish what is in flight, exit; ?stay=1 exit at SIGTERM only;
+               ?now=1 do not wait for clients to go, and said again, not for what is in flight
 POST /reload   read the configuration file again
 GET  /config   the configuration in force, as JSON
 GET  /history  who raised alarms by series of queries, and who is in quarantine, as JSON
 POST /history/clear?principal=NAME  lift its quarantine; ?all=1 everybody's; &model=NAME there only
+GET  /drift    whether each model's traffic still looks like its calibration, as JSON
+POST /drift/acknowledge?model=NAME  do as ever about a drift that is known; ?all=1 every model's
 GET  /records  suspicious and failed samples, newest first; ?model=NAME&limit=100&before=UNIX_TIME
                &differing=1 those that a shadow policy judges otherwise
 GET  /records/watch  the same as they come, a line of JSON each; ?everything=1 every scored sample
@@ -54,6 +60,20 @@ whose quarantine is to be lifted? Say one of, percent-encoded:
 and, to lift it at one model only, add &model=NAME
 """
 
+DRAIN_USAGE = """\
+how is it to drain? Say one of
+  POST /drain          send clients away, finish what is in flight, exit
+  POST /drain?stay=1   the same, but exit at SIGTERM only (for a preStop hook)
+  POST /drain?now=1    do not wait for clients to go; again: nor for what is in flight
+"""
+
+_MODES: dict[tuple[tuple[str, str], ...], Mode] = {
+    (): "exit",
+    (("stay", "1"),): "stay",
+    (("now", ""),): "now",
+    (("now", "1"),): "now",
+}
+
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -68,15 +88,17 @@ class Status:
     """Unary requests and open streams."""
     workers: int = 1
     workers_ready: int = 1
+    drained: bool = False
+    """Clients have been sent away and nothing is in flight."""
 
 
-class AdminTarget(RecordsTarget, ExplorerTarget, PolicyTarget, Protocol):
+class AdminTarget(RecordsTarget, ExplorerTarget, PolicyTarget, DriftTarget, Protocol):
     """What the admin listener shows and steers: one proxy, or a supervisor with its workers."""
 
     async def status(self) -> Status:
         """Return how it is doing now."""
 
-    async def drain(self) -> None:
+    async def drain(self, mode: Mode = "exit") -> None:
         """Start the drain and return; again is harmless."""
 
     async def reload(self) -> bool:
@@ -142,6 +164,7 @@ class Admin:
                 web.get("/history", self._history),
                 web.post("/history/clear", self._clear),
                 *self._records.routes(),
+                *drift.routes(borrowed),
                 *policy.routes(borrowed),
                 web.get(explorer.PATH, explorer.handler(borrowed), allow_head=False),
             ]
@@ -187,8 +210,11 @@ class Admin:
         status = await self._target.status()
         return _json(asdict(status), 200 if status.ready else 503)
 
-    async def _drain(self, _: web.Request) -> web.Response:
-        await self._target.drain()
+    async def _drain(self, request: web.Request) -> web.Response:
+        mode = _MODES.get(tuple(request.query.items()))
+        if mode is None:
+            return web.Response(text=DRAIN_USAGE, status=400)
+        await self._target.drain(mode)
         return _json(asdict(await self._target.status()), 202)
 
     async def _reload(self, _: web.Request) -> web.Response:

@@ -12,6 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from proxy.drift.settings import Drift
+from proxy.tracing.settings import Tracing
+
 INT32_MAX = 2**31 - 1
 MAX_PORT = 65535
 
@@ -365,6 +368,8 @@ class Model(_Strict):
     """With action purify: answer from several purified copies. Off: from one."""
     shadow: Shadow | None = None
     """A second policy to compare with this one on live traffic. Off: none."""
+    drift: Drift = Drift()
+    """Whether its traffic still looks like what it was calibrated on."""
     evaluation: Path | None = None
     """Folder that `breakwater evaluate` wrote, relative to the configuration file: the console
     shows what another threshold would have caught of its attacks."""
@@ -478,6 +483,9 @@ class Config(_Strict):
     """Triton's gRPC address."""
     admin: Address = "127.0.0.1:9090"
     """Metrics, health and drain over HTTP. Loopback by default: it can stop the proxy."""
+    metrics: Address | None = None
+    """A second listener with /metrics, /live and /ready only, which can change nothing and asks for
+    no token, so that Prometheus can reach it, e.g. 0.0.0.0:9092. Off by default."""
     control: Control | None = None
     """The control API (gRPC) and its token. Off by default."""
     rpc: Rpc = Rpc()
@@ -508,10 +516,11 @@ class Config(_Strict):
     max_in_flight: int = Field(default=1024, gt=0)
     """Most unary requests and open streams at a time in one worker; one more is refused at once
     with RESOURCE_EXHAUSTED."""
-    max_connection_age_s: float = Field(default=0.0, ge=0)
+    max_connection_age_s: float = Field(default=20.0, ge=0)
     """Connections older than this are asked to end after the calls on them, seconds, give or take a
-    tenth; 0: never. The kernel gives each connection to one worker for good: where a few clients
-    keep one for days and workers are unevenly busy, some 300 s let them be dealt anew."""
+    tenth; clients open the next one by themselves. It is how a drain moves them without losing a
+    call (it waits that long) and how they are dealt to the workers anew. 0: never; calls that reach
+    a draining server on an open connection then fail with UNAVAILABLE."""
     upstream_timeout_s: float = Field(default=300.0, gt=0)
     """Longest a unary call to Triton may take when the client set no deadline, seconds."""
     upstream_shared_memory: Literal["off", "system"] = "off"
@@ -538,11 +547,17 @@ class Config(_Strict):
     """Replace the text of Triton's errors with a fixed one (error texts have leaked internals)."""
     principal_header: str | None = None
     """Metadata key that names the caller, set by a trusted gateway. Default: the peer address."""
+    drain_delay_seconds: float = Field(default=5.0, ge=0)
+    """How long requests are taken as ever on shutdown while health says NOT_SERVING: load balancers
+    need that long to notice (Kubernetes about a second, plus the client's own resolver)."""
     drain_seconds: float = Field(default=30.0, ge=0)
-    """Longest to wait for requests in flight on shutdown."""
+    """Longest to wait, after that, for clients to move (1.1 x `max_connection_age_s` + 1 s at most)
+    and for requests in flight."""
     audit: Audit = Audit()
     records: Records = Records()
     """What was scored lately, in memory."""
+    tracing: Tracing | None = None
+    """Spans for an OpenTelemetry collector. Off by default; trace context passes either way."""
 
     @field_validator("upstream_shared_memory", mode="before")
     @classmethod

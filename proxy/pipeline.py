@@ -29,7 +29,6 @@ from proxy.flow import Flow
 from proxy.forward import Forward
 from proxy.inspection import Inspection
 from proxy.metrics import Metrics
-from proxy.model_metrics import ModelMetrics
 from proxy.observer import Observer
 from proxy.reader import Reader
 from proxy.records.record import is_notable
@@ -78,6 +77,11 @@ class Pipeline:
     ) -> None:
         self.parts = parts
         self.draining = False
+        """New requests are refused."""
+        self.departing = False
+        """Readiness is denied; requests are still taken until `draining`."""
+        self.streams_end = asyncio.Event()
+        """Set when streams are to end as soon as they have nothing in flight."""
         self.in_flight = 0
         self.idle = asyncio.Event()
         """Set while nothing is in flight."""
@@ -130,6 +134,8 @@ class Pipeline:
         """Record a request that has been answered, one way or the other."""
         flow.outcome = outcome
         flow.stage_s["total"] = time.monotonic() - flow.arrival_s
+        if flow.trace is not None:
+            flow.trace.finish(flow)
         self._finished.append(flow)
         if len(self._finished) >= FLUSH_AT:
             self.flush()
@@ -142,7 +148,8 @@ class Pipeline:
         out of the processor's caches again whenever it is needed.
         """
         for flow in self._finished:
-            metrics = self.parts.find(flow.model).metrics
+            defence = self.parts.find(flow.model)
+            metrics = defence.metrics
             metrics.request(flow.action.value, flow.outcome)
             for stage, seconds in flow.stage_s.items():
                 metrics.stage(stage, seconds)
@@ -150,14 +157,14 @@ class Pipeline:
             metrics.bytes(flow.bytes_in, flow.bytes_out)
             if flow.unscored:
                 metrics.unscored(flow.unscored)
-            _count(flow, metrics)
+            _count(flow, defence)
         self._finished.clear()
         if self._records is not None:
             self._records.flush()
         self._metrics.in_flight.set(self.in_flight)
 
     def _record(self, flow: Flow) -> None:
-        _count(flow, self.parts.find(flow.model).metrics)
+        _count(flow, self.parts.find(flow.model))
         self._log(flow)
 
     def _log(self, flow: Flow) -> None:
@@ -223,9 +230,10 @@ class Pipeline:
         timeout_s = flow.left_s(self.parts.config.upstream_timeout_s)
         started = time.monotonic()
         try:
-            return await self._upstream.infer(
-                message, timeout_s=timeout_s, metadata=metadata, request=request
-            )
+            with flow.calling("upstream", metadata) as along:
+                return await self._upstream.infer(
+                    message, timeout_s=timeout_s, metadata=along, request=request
+                )
         except UpstreamError as error:
             defence.metrics.upstream_error(error.code_name)
             raise
@@ -280,6 +288,8 @@ class Pipeline:
         defence = self.parts.find(flow.model)
         self._reader.validate(request, known=known, non_finite=defence.non_finite)
         flow.stage_s["read"] = time.monotonic() - started
+        if flow.trace is not None:
+            flow.trace.stage("read", started)
         if defence.refused:
             raise RpcRefused(f"model {flow.model!r} is not served here")
         return request, defence
@@ -292,6 +302,8 @@ class Pipeline:
         mode = self.parts.config.shared_memory
         if mode == "deny":
             raise SharedMemoryRefused("shared memory is not allowed here; send the tensors inline")
+        if flow.trace is not None:
+            flow.trace.note("shared_memory", mode)
         if mode == "passthrough":
             for tensor in request.tensors:
                 if tensor.shared_memory is not None:
@@ -308,8 +320,11 @@ class Pipeline:
         return inline
 
 
-def _count(flow: Flow, metrics: ModelMetrics) -> None:
+def _count(flow: Flow, defence: Defence) -> None:
     """Count a flow's samples."""
+    metrics = defence.metrics
+    if defence.population is not None and flow.samples:
+        defence.population.add(flow)
     for sample in flow.samples:
         metrics.sample(sample.verdict.value)
         for detector, p in sample.p_values.items():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
-import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,25 +22,32 @@ from proxy.console.routes import Console
 from proxy.control.hosting import ControlHost
 from proxy.control.policy_file import PolicyFile
 from proxy.defences import Defences, check
+from proxy.drain import Drain, Mode, Times, open_connections
+from proxy.drift.endpoints import WorkerPages
 from proxy.errors import ConfigError
 from proxy.handoff import HandoffUpstream
 from proxy.metrics import Metrics
+from proxy.metrics_listener import listening
 from proxy.monitor import Monitor
 from proxy.pipeline import Parts, Pipeline
 from proxy.records.kept import Subject
 from proxy.records.record import label_of
 from proxy.records.records import Records
+from proxy.records.sketch import KEY_BYTES
 from proxy.records.snapshot import empty
 from proxy.records.watches import told
 from proxy.reflection import add_reflection
 from proxy.service import TritonService
 from proxy.tasks import Tasks
+from proxy.tracing.settings import MISSING
 from proxy.upstream import Upstream
 from proxy.watcher import Watcher
 
 if TYPE_CHECKING:  # torch is loaded only when some model has detectors
+    from proxy.drift.watch import Watch
     from proxy.explorer.desk import Desk
     from proxy.history.history import History
+    from proxy.tracing.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +101,8 @@ class Server:
         """Where clients connect, known after `start`."""
         self.admin_address = ""
         """Where the admin endpoints are, known after `start`."""
+        self.metrics_address = ""
+        """Where the read-only listener is, known after `start`; empty where it is off."""
         self.control_address = ""
         """Where the control API is, known after `start`; empty where it is off."""
         self._config = config
@@ -105,17 +114,19 @@ class Server:
         self._background = Tasks()
         self._finishing = Tasks()
         self._drained = asyncio.Event()
-        self._draining = False
         self._stopping = asyncio.Lock()
         self._stopped = False
         self._metrics = Metrics()
         self._audit = AuditLog(config.audit.path, self._metrics.audit_dropped)
         self._upstream = _upstream(config)
+        self._tracing = _tracing(config, self._metrics, "" if admin is None else admin.stem)
         self._history = self._new_history(config)
         defences = self._in_force = self._defences(config)
         self._records = Records(
             config.records, key=records_key, on_drop=self._metrics.watch_dropped
         )
+        self._drift_key = b"drift" + (records_key or os.urandom(KEY_BYTES))
+        self._drift_watch: Watch | None = None
         self._batcher: Batcher | None = None
         self._pipeline = Pipeline(
             Parts(config, defences.find),
@@ -125,6 +136,7 @@ class Server:
             audit=self._audit,
             records=self._records,
         )
+        self._drain = self._new_drain(config)
         self._provide_batcher(config, defences)
         if self._history is not None:
             self._pipeline.use_history(self._history)
@@ -133,7 +145,11 @@ class Server:
         self._control = None if admin is not None else ControlHost(self, config, self._file)
         access = None if self._control is None else self._control.access
         console = None if self._control is None else Console(self, self._control.control)
-        self._admin = Admin(self, console, access=access)
+        pages = console or WorkerPages(lambda: self._drift_watch)
+        self._admin = Admin(self, pages, access=access)
+        # A worker's metrics are shown by its supervisor, with those of the others.
+        self._shown_at = config.metrics if admin is None else None
+        self._open = contextlib.AsyncExitStack()
         self._explorer: Desk | None = None
         self._watcher: Watcher | None = None
         self._server = self._build()
@@ -150,7 +166,7 @@ class Server:
             ),
             compression=_COMPRESSION[config.response_compression],
         )
-        service = TritonService(self._pipeline, self._upstream, self._metrics)
+        service = TritonService(self._pipeline, self._upstream, self._metrics, self._tracing)
         server.add_generic_rpc_handlers((service,))
         health_pb2_grpc.add_HealthServicer_to_server(self._monitor.health, server)
         add_reflection(server)
@@ -204,6 +220,8 @@ class Server:
             self.admin_address = await self._admin.start(self._admin_at)
         except OSError as error:
             raise ConfigError(f"cannot listen on {self._admin_at} (admin): {error}") from error
+        shown = listening(self, self._shown_at)
+        self.metrics_address = await self._open.enter_async_context(shown)
         if self._control is not None:
             self.control_address = await self._control.start()
 
@@ -213,8 +231,8 @@ class Server:
         What a drain gave up on is in the log; the drain itself was orderly.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._begin_drain)
+        loop.add_signal_handler(signal.SIGTERM, lambda: self._begin_drain(self._drain.signalled()))
+        loop.add_signal_handler(signal.SIGINT, self._begin_drain, "now")  # somebody waits for us
         # Also without a file to read again: the default action of SIGHUP is to end the process.
         loop.add_signal_handler(signal.SIGHUP, self._request_reload)
         await self._drained.wait()
@@ -222,27 +240,20 @@ class Server:
 
     # -- drain -----------------------------------------------------------------------------------
 
-    def _begin_drain(self) -> None:
-        if not self._draining:
-            self._draining = True
-            self._pipeline.draining = True
+    def _new_drain(self, config: Config) -> Drain:
+        times = Times(config.drain_delay_seconds, config.drain_seconds, config.max_connection_age_s)
+        return Drain(self._pipeline, times, lambda: open_connections(_port(self.address)))
+
+    def _begin_drain(self, mode: Mode) -> None:
+        if self._drain.ask(mode):
             self._monitor.drain()
             self._finishing.start(self._finish())
 
     async def _finish(self) -> None:
-        """Finish what is in flight, stop. NOT_SERVING and refusing new has begun already."""
-        log.info("draining, %d in flight", self._pipeline.in_flight)
-        end_s = time.monotonic() + self._config.drain_seconds
-        # The listener stays open while requests are in flight: health checks must be answered,
-        # and new requests told that this server is going.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.drain_seconds):
-                await self._pipeline.idle.wait()
-        left = self._pipeline.in_flight
-        if left:
-            log.warning("gave up on %d requests after %g s", left, self._config.drain_seconds)
+        """Let clients go and finish what is in flight, stop. NOT_SERVING was said already."""
+        grace_s = await self._drain.run()
         # A request is out of the pipeline before its answer is out of the socket.
-        await self.stop(grace_s=max(_LEAST_GRACE_S, end_s - time.monotonic()))
+        await self.stop(grace_s=max(_LEAST_GRACE_S, grace_s))
         self._drained.set()
 
     async def stop(self, *, grace_s: float = _LEAST_GRACE_S) -> None:
@@ -269,7 +280,10 @@ class Server:
         if self._batcher is not None:
             await self._batcher.close()
         await self._upstream.close()
+        if self._tracing is not None:
+            await self._tracing.close()
         await self._admin.stop()
+        await self._open.aclose()
         self._audit.close()
 
     # -- reload ----------------------------------------------------------------------------------
@@ -313,6 +327,15 @@ class Server:
             if each.model is not None and each.wants_scoring
         )
         self._metrics.records(self._records.kept, self._records.watching)
+        if self._drift_watch is None and self._in_force.needs_device:
+            from proxy.drift.watch import Watch  # loads torch
+
+            self._drift_watch = Watch(
+                self._metrics.drift, key=self._drift_key, decides=self._control is not None
+            )
+            self._background.start(self._drift_watch.run())
+        if self._drift_watch is not None:
+            self._drift_watch.follow(self._in_force)
 
     def _new_history(self, config: Config) -> History | None:
         """The memory of queries, if some model wants one."""
@@ -364,11 +387,17 @@ class Server:
     async def status(self) -> Status:
         """How it is doing now."""
         ready = self._monitor.is_ready
-        return Status(ready, self._draining, self._pipeline.in_flight, workers_ready=int(ready))
+        return Status(
+            ready,
+            self._drain.begun,
+            self._pipeline.in_flight,
+            workers_ready=int(ready),
+            drained=self._drain.is_drained,
+        )
 
-    async def drain(self) -> None:
+    async def drain(self, mode: Mode = "exit") -> None:
         """Start the drain."""
-        self._begin_drain()
+        self._begin_drain(mode)
 
     async def reload(self) -> bool:
         """Read the configuration again."""
@@ -444,6 +473,14 @@ class Server:
             self._explorer = Desk(self._in_force)
         return await self._explorer.explore(model, candidate, self._records)
 
+    async def drift(self) -> Mapping[str, Any]:
+        """What is held of each model's traffic."""
+        return {} if self._drift_watch is None else self._drift_watch.shown()
+
+    async def acknowledge(self, model: str | None) -> list[str]:
+        """Do as ever about a drift that is known."""
+        return [] if self._drift_watch is None else self._drift_watch.acknowledge(model)
+
     async def label(self, id: str, label: str) -> bool:
         """Note what a sample was; False where it is not kept."""
         return self._records.label(id, label_of(label))
@@ -454,6 +491,10 @@ class Server:
         self._metrics.records(self._records.kept, self._records.watching)
         self._count_handoffs()
         return self._metrics.exposition()
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def _connection_age_ms(config: Config) -> int:
@@ -472,3 +513,14 @@ def _upstream(config: Config) -> Upstream:
         hold_s=config.upstream_timeout_s,
         least_bytes=config.upstream_shared_memory_from_kb * 1024,
     )
+
+
+def _tracing(config: Config, metrics: Metrics, worker: str) -> Tracing | None:
+    """What records requests, where that is wanted."""
+    if config.tracing is None:
+        return None
+    try:
+        from proxy.tracing.tracing import Tracing  # loads OpenTelemetry
+    except ImportError as error:
+        raise ConfigError(MISSING) from error
+    return Tracing(config.tracing, metrics.spans_dropped, worker=worker)

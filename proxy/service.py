@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 
@@ -21,7 +21,10 @@ from proxy.pb import open_inference_pb2 as pb
 from proxy.pipeline import Pipeline
 from proxy.status import status_of
 from proxy.stream import StreamSession
-from proxy.upstream import Answer, Upstream
+from proxy.upstream import Answer, Metadata, Upstream
+
+if TYPE_CHECKING:  # OpenTelemetry is loaded only when tracing is configured
+    from proxy.tracing.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +47,20 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
     Args:
         pipeline: takes the inference requests.
         upstream: takes everything else that policy allows.
+        tracing: records requests; None: none.
     """
 
-    def __init__(self, pipeline: Pipeline, upstream: Upstream, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        upstream: Upstream,
+        metrics: Metrics,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._pipeline = pipeline
         self._upstream = upstream
         self._metrics = metrics
+        self._tracing = tracing
         self._health_in_flight = 0
         self._handlers = {path: self._handler(r) for path, r in rpc.BY_PATH.items()}
 
@@ -71,24 +82,25 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
     async def _infer(self, data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         pipeline = self._pipeline
         flow = self._flow(context)
+        metadata = self._traced(flow, rpc.INFER, context)
         try:
             pipeline.admit()
         except ProxyError as error:
+            _failed(flow, error)
             pipeline.finish(flow, error.kind)
             await self._abort(context, error)
         outcome = "cancelled"
         try:
-            answer = await pipeline.infer(flow, data, to_upstream(context.invocation_metadata()))
+            answer = await pipeline.infer(flow, data, metadata)
             flow.bytes_out = len(answer.data)
             await self._pass_metadata(context, answer, flow.annotations)
             outcome = "ok"
         except ProxyError as error:
             outcome = error.kind
+            _failed(flow, error)
             await self._abort(context, error, flow.annotations)
         except asyncio.CancelledError:
-            # gRPC cancels us for the client and for its deadline alike.
-            if flow.deadline_s is not None and time.monotonic() >= flow.deadline_s:
-                outcome = DeadlineExceeded.kind
+            outcome = _cut_short(flow)
             raise
         # One of the few places that catch everything: gRPC would send the exception's text.
         except Exception:
@@ -103,28 +115,33 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
     async def _stream(self, messages: object, context: grpc.aio.ServicerContext) -> None:
         pipeline = self._pipeline
         flow = self._flow(context, streamed=True)
+        metadata = self._traced(flow, rpc.STREAM_INFER, context)
         try:
             pipeline.admit()
         except ProxyError as error:
+            _failed(flow, error)
             pipeline.finish(flow, error.kind)
             await self._abort(context, error)
+        upstream, scrub = self._upstream, self._scrub
         try:
-            session = StreamSession(
-                pipeline,
-                self._upstream,
-                context,
-                flow,
-                to_upstream(context.invocation_metadata()),
-                scrub=self._scrub,
-            )
+            session = StreamSession(pipeline, upstream, context, flow, metadata, scrub=scrub)
             await session.run()
+            flow.outcome = "ok"
         except ProxyError as error:
+            flow.outcome = error.kind
+            _failed(flow, error)
             await self._abort(context, error)
+        except asyncio.CancelledError:
+            flow.outcome = _cut_short(flow)
+            raise
         except Exception:
+            flow.outcome = ProxyError.kind
             log.exception("stream %s failed", flow.request_id)
             await self._abort(context, _INTERNAL)
         finally:
             pipeline.release()
+            if flow.trace is not None:
+                flow.trace.finish(flow)
 
     # -- everything else -----------------------------------------------------------------------
 
@@ -140,7 +157,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
                 if method.group == "shared-memory":
                     in_use = self._config.upstream_shared_memory != "off"
                     regions.refuse_call(method, data, in_use=in_use)
-                if is_readiness and self._pipeline.draining:
+                if is_readiness and self._pipeline.departing:
                     return _NOT_READY
                 with self._permit(method):
                     answer = await self._forward(method, data, context)
@@ -208,6 +225,13 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
             streamed=streamed,
         )
 
+    def _traced(
+        self, flow: Flow, method: rpc.Rpc, context: grpc.aio.ServicerContext
+    ) -> Metadata | None:
+        """What to send upstream with a request, which is recorded where that is wanted."""
+        metadata = to_upstream(context.invocation_metadata())
+        return metadata if self._tracing is None else self._tracing.begin(flow, method, metadata)
+
     def _principal(self, context: grpc.aio.ServicerContext) -> str:
         header = self._config.principal_header
         if header is not None:
@@ -248,6 +272,18 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
             trailing = ()
         await context.abort(code, text, to_client(trailing) + tuple(annotations))
         raise AssertionError("abort returned")  # unreachable: for the type checker
+
+
+def _cut_short(flow: Flow) -> str:
+    """The outcome of a call that gRPC cancels: for the client, or for its deadline."""
+    if flow.deadline_s is not None and time.monotonic() >= flow.deadline_s:
+        return DeadlineExceeded.kind
+    return "cancelled"
+
+
+def _failed(flow: Flow, error: ProxyError) -> None:
+    if flow.trace is not None:
+        flow.trace.failed(error)
 
 
 def _host(peer: str) -> str:

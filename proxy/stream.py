@@ -18,7 +18,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from proxy import rpc, wire
-from proxy.errors import InvalidRequest, ProxyError, UpstreamError
+from proxy.errors import Draining, InvalidRequest, ProxyError, UpstreamError
 from proxy.flow import Flow
 from proxy.headers import to_client
 from proxy.pb import open_inference_pb2 as pb
@@ -35,6 +35,8 @@ _MOST_DUE = 1024
 """Requests of a stream waiting for their answers before the next is read, where answers are told
 to be in order. It bounds what a client can have waiting here."""
 
+_IDLE_S = 0.1
+"""A stream is at rest when it was so twice, so long apart, seconds."""
 _ASK_TIMEOUT_S = 2.0
 _MOST_MODELS = 64
 """Models of a stream whose kind is remembered."""
@@ -78,37 +80,63 @@ class StreamSession:
         self._settled = asyncio.Event()
         self._in_order: dict[str, bool] = {}
         """By model: whether it gives exactly one answer a request, in order."""
+        self._taken = 0
+        """Requests begun to be taken."""
+        self._is_taking = False
+        self._is_open_ended = False
+        """Whether a request was sent whose answers cannot be counted."""
         self._writing = asyncio.Lock()
         self._has_begun = False
         """Whether the client has been sent something, after which initial metadata is too late."""
 
     async def run(self) -> None:
         """Pump until both sides are done; raises ProxyError for the stream's final status."""
+        with self._flow.calling("stream", self._metadata) as metadata:
+            await self._pump(metadata)
+
+    async def _pump(self, metadata: Metadata | None) -> None:
         deadline_s = self._flow.deadline_s
         call = self._upstream.stream(
             rpc.STREAM_INFER.path,
             timeout_s=None if deadline_s is None else max(0.0, deadline_s - time.monotonic()),
-            metadata=self._metadata,
+            metadata=metadata,
         )
         tasks = Tasks()
         up = tasks.start(self._pump_up(call), quiet=True)
         down = tasks.start(self._pump_down(call), quiet=True)
+        leave = tasks.start(self._leave(), quiet=True)
         try:
-            await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({up, down, leave}, return_when=asyncio.FIRST_COMPLETED)
             if up.done() and up.exception() is None:
                 await asyncio.wait({down})
-            for task in (up, down):
+            for task in (up, down, leave):
                 if task.done() and (error := task.exception()) is not None:
                     raise error
         finally:
             call.cancel()
             await tasks.stop()
 
+    async def _leave(self) -> None:
+        """End a stream at rest when the server goes: it may be silent for hours."""
+        await self._pipeline.streams_end.wait()
+        seen = -1
+        while True:
+            at_rest = not (self._is_taking or self._due or self._is_open_ended)
+            if at_rest and seen == self._taken:
+                raise Draining("the server is shutting down")
+            seen = self._taken if at_rest else -1
+            await asyncio.sleep(_IDLE_S)
+
     # -- client to Triton ------------------------------------------------------------------------
 
     async def _pump_up(self, call: UpstreamStream) -> None:
         while (data := await self._context.read()) is not grpc.aio.EOF:
-            await self._take(call, data)
+            self._taken += 1
+            self._is_taking = True
+            try:
+                await self._take(call, data)
+            finally:
+                self._is_taking = False
             while len(self._due) >= _MOST_DUE:
                 self._settled.clear()
                 await self._settled.wait()
@@ -122,19 +150,28 @@ class StreamSession:
             outcome = "ok"
         except ProxyError as error:
             outcome = error.kind
+            if flow.trace is not None:
+                flow.trace.failed(error)
             await self._refuse(_Refused(error, flow.client_id))
             return
         finally:
             self._pipeline.finish(flow, outcome)
         if await self._keeps_order(flow.model):
             self._due.append(None)
+        else:
+            self._is_open_ended = True
         if not await call.write(message):
             await asyncio.Event().wait()  # until the other pump has learnt why, and ends this one
 
     def _message_flow(self) -> Flow:
-        stream = self._flow
+        stream, now = self._flow, time.monotonic()
         return Flow(
-            uuid.uuid4().hex, time.monotonic(), stream.deadline_s, stream.principal, streamed=True
+            uuid.uuid4().hex,
+            now,
+            stream.deadline_s,
+            stream.principal,
+            streamed=True,
+            trace=None if stream.trace is None else stream.trace.message(now),
         )
 
     async def _keeps_order(self, model: str) -> bool:

@@ -30,24 +30,32 @@ from proxy.console.routes import Console
 from proxy.control import workers as policies
 from proxy.control.hosting import ControlHost
 from proxy.control.policy_file import PolicyFile
+from proxy.drain import Mode
+from proxy.drift.workers import DriftWorkers
 from proxy.errors import ConfigError
 from proxy.explorer import workers as explorers
 from proxy.history import memory_file
 from proxy.history.overview import merged
 from proxy.metrics import SupervisorMetrics
+from proxy.metrics_listener import listening
 from proxy.records.sketch import KEY_BYTES
 from proxy.records.workers import Workers
 from proxy.runtime_folder import runtime_folder
+from proxy.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
 EXIT_CONFIG = 2
 """Exit code of a worker that refuses its configuration; before any worker ran, it ends us all."""
-GRACE_S = 5.0  # past drain_seconds, before a worker is killed
+GRACE_S = 5.0  # past the times of a drain, before a worker is killed
 ASK_TIMEOUT_S = 2.0  # a worker's loop is never busy for longer
+RETELL_S = 0.2  # between tries to reach a worker that is starting
 RELOAD_TIMEOUT_S = 120.0  # a reload loads every model's networks, and asks Triton about each
 STABLE_S = 60.0  # a worker that lived this long did not die of its start
 LONGEST_BACKOFF_S = 30.0
+
+_ORDERLY = (0, -signal.SIGTERM, -signal.SIGINT, 130)
+"""Exit codes of a worker told to go; all but 0: it had not yet started to serve."""
 
 RECORDS_KEY = "BREAKWATER_RECORDS_KEY"
 """Environment variable with the key that all workers hash scores with, in hexadecimal."""
@@ -70,7 +78,7 @@ async def supervise(
 
     Args:
         argv: the arguments this process was started with (`serve ...`); the workers get them too.
-        config: for the addresses and `drain_seconds`.
+        config: for the addresses and the times of a drain.
         workers: how many.
         path: the configuration file, for the control API; None when there is none.
         overrides: command-line settings that win over the file.
@@ -105,8 +113,9 @@ async def supervise(
             announce(listen, address)
         try:
             await control.start()
-            with _signals(supervisor):
-                return await supervisor.run()
+            async with listening(supervisor, config.metrics):
+                with _signals(supervisor):
+                    return await supervisor.run()
         finally:
             await control.stop()
             await admin.stop()
@@ -137,7 +146,7 @@ class Supervisor:
 
     Args:
         command: what starts a worker, but for `--worker-index`.
-        config: for `drain_seconds`.
+        config: for the times of a drain.
         workers: how many.
         folder: private folder for sockets and metrics.
         backoff_s: wait before the first replacement of a worker.
@@ -168,22 +177,32 @@ class Supervisor:
         self._metrics = SupervisorMetrics(folder / "metrics")
         self._sockets = [worker_socket(folder, index) for index in range(workers)]
         self._records = Workers(self._sockets, self._metrics.watch_dropped)
+        self._drift = DriftWorkers(self._sockets)
         self._running: dict[int, Process] = {}
+        self._draining = False
+        """No worker is started any more."""
+        self._telling = Tasks()
+        self._farewell = signal.SIGTERM
+        """What tells the workers to go."""
         self._stopping = asyncio.Event()
         self._exit_code = 0
 
     async def run(self) -> int:
         """Run until told to drain; return the exit code."""
         async with asyncio.TaskGroup() as group:
+            watching = group.create_task(self._drift.run())
             keepers = [group.create_task(self._keep(index)) for index in range(self._workers)]
             await self._stopping.wait()
-            self.signal(signal.SIGTERM)
-            limit_s = self._config.drain_seconds + GRACE_S
+            watching.cancel()
+            self.signal(self._farewell)
+            config = self._config
+            limit_s = config.drain_delay_seconds + config.drain_seconds + GRACE_S
             _, late = await asyncio.wait(keepers, timeout=limit_s)
             if late:
                 log.error("%d workers did not drain within %g s: killed", len(late), limit_s)
                 self._exit_code = 1
                 self.signal(signal.SIGKILL)
+        await self._telling.stop()
         return self._exit_code
 
     def signal(self, number: signal.Signals) -> None:
@@ -193,26 +212,53 @@ class Supervisor:
                 process.send_signal(number)
 
     def stop(self) -> None:
-        """Start the drain; `run` returns when it is over."""
+        """Start the drain, or hurry it; `run` returns when it is over."""
+        if self._stopping.is_set():
+            self.signal(signal.SIGTERM)
+        self._draining = True
         self._stopping.set()
         self._records.close()
+
+    def interrupt(self) -> None:
+        """Drain without waiting for clients to move: somebody waits for us."""
+        if self._stopping.is_set():
+            self.signal(signal.SIGINT)
+        else:
+            self._farewell = signal.SIGINT
+            self.stop()
 
     async def status(self) -> Status:
         """Ask every worker. Ready when at least one is."""
         answers = [body for _, body in await self._ask_all("GET", "/ready") if body is not None]
         ready = sum(bool(body.get("ready")) for body in answers)
-        draining = self._stopping.is_set()
         return Status(
-            ready=ready > 0 and not draining,
-            draining=draining,
+            ready=ready > 0 and not self._draining,
+            draining=self._draining,
             in_flight=sum(int(body.get("in_flight", 0)) for body in answers),
             workers=self._workers,
             workers_ready=ready,
+            drained=self._draining
+            and sum(body.get("drained") is True for body in answers) >= len(self._running),
         )
 
-    async def drain(self) -> None:
+    async def drain(self, mode: Mode = "exit") -> None:
         """Start the drain of every worker."""
-        self.stop()
+        if mode == "stay":
+            if not self._draining:
+                self._draining = True
+                self._telling.start(self._tell_to_stay())
+        elif mode == "now":
+            self.interrupt()
+        elif not self._stopping.is_set():
+            self.stop()
+
+    async def _tell_to_stay(self) -> None:
+        """Until every worker has heard it: one may only be starting."""
+        while not self._stopping.is_set():
+            answers = await self._ask_all("POST", "/drain?stay=1")
+            if sum(status == 202 for status, _ in answers) >= len(self._running):
+                return
+            await asyncio.sleep(RETELL_S)
 
     async def reload(self) -> bool:
         """Reload in every worker. False when one refused or did not answer."""
@@ -265,6 +311,14 @@ class Supervisor:
         kept = await self.scores(model)
         return await explorers.explore(self._sockets, model, candidate, kept["columns"]["id"])
 
+    async def drift(self) -> Mapping[str, Any]:
+        """Return what is held of each model's traffic, that of all workers."""
+        return await self._drift.shown()
+
+    async def acknowledge(self, model: str | None) -> list[str]:
+        """Do as ever about a drift that is known, in all workers."""
+        return await self._drift.acknowledge(model)
+
     async def label(self, id: str, label: str) -> bool:
         """Note what a sample was, at the worker that has it."""
         return await self._records.label(id, label)
@@ -303,15 +357,16 @@ class Supervisor:
     async def _keep(self, index: int) -> None:
         """Run one worker, and another when it dies."""
         early_deaths = 0
-        while not self._stopping.is_set():
+        while not self._draining:
             started = time.monotonic()
             code = await self._run_once(index)
-            if self._stopping.is_set():
-                if code not in (0, -signal.SIGTERM):  # -SIGTERM: it had not yet started to serve
+            if self._draining:
+                if code not in _ORDERLY:
                     self._exit_code = self._exit_code or 1
                 return
             if code == EXIT_CONFIG and not any(self._folder.glob("worker-*.sock")):
                 self._exit_code = EXIT_CONFIG
+                self._draining = True
                 self._stopping.set()
                 return
             early_deaths = 1 if time.monotonic() - started > STABLE_S else early_deaths + 1
@@ -384,7 +439,7 @@ def _history_file() -> Iterator[int]:
 def _signals(supervisor: Supervisor) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, supervisor.stop)
-    loop.add_signal_handler(signal.SIGINT, supervisor.stop)
+    loop.add_signal_handler(signal.SIGINT, supervisor.interrupt)
     loop.add_signal_handler(signal.SIGHUP, supervisor.signal, signal.SIGHUP)
     try:
         yield

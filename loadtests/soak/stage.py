@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
@@ -84,6 +85,7 @@ class Stage:
             [BREAKWATER, "serve", "--config", str(self._config), "--workers", str(workers)],
             log=self.folder / "breakwater.log",
             is_ready=self._is_ready,
+            stop_by=signal.SIGINT,  # nobody is to be waited for
         )
         self._stack.callback(child.stop)
         return child

@@ -116,7 +116,11 @@ async def running(
     upstream: str, *, path: Path | None = None, **settings: Any
 ) -> AsyncIterator[Running]:
     """A started sidecar on free ports; `path` is a configuration file instead of settings."""
-    where = {"upstream": upstream, "listen": "127.0.0.1:0", "admin": "127.0.0.1:0"}
+    where: dict[str, Any] = {
+        **{"upstream": upstream, "listen": "127.0.0.1:0", "admin": "127.0.0.1:0"},
+        # A drain that waits for nobody to go; test_drain.py has the others.
+        **{"drain_delay_seconds": 0, "max_connection_age_s": 0},
+    }
     if path is None:
         config = Config.model_validate({**where, **settings})
     else:

@@ -36,7 +36,7 @@ class Target:
     async def status(self) -> Status:
         return Status(ready=True, draining=False, in_flight=2)
 
-    async def drain(self) -> None:
+    async def drain(self, mode: str = "exit") -> None:
         raise AssertionError("the supervisor drains by signal")
 
     async def reload(self) -> bool:
@@ -79,10 +79,11 @@ async def main(options: argparse.Namespace) -> int:
         return 2
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    if options.hang:
-        loop.add_signal_handler(signal.SIGTERM, tell, "ignored")
-    else:
-        loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if options.hang:
+            loop.add_signal_handler(number, tell, "ignored")
+        else:
+            loop.add_signal_handler(number, stopped.set)
     loop.add_signal_handler(signal.SIGHUP, tell, "hangup")
     watch_parent(stopped.set)
     metrics = Metrics(CollectorRegistry())

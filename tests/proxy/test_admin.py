@@ -26,7 +26,7 @@ class FakeTarget:
     async def status(self) -> Status:
         return Status(ready=not self.drained, draining=bool(self.drained), in_flight=3)
 
-    async def drain(self) -> None:
+    async def drain(self, mode: str = "exit") -> None:
         self.drained += 1
 
     async def reload(self) -> bool:

@@ -27,7 +27,7 @@ from tests.proxy.running import LIMIT_S, UNBOUNDED, Call, Recorder, ask, until
 from tuning.triton import EmbeddedTriton
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("serve", "calibrate", "card", "check", "history", "demo")
+COMMANDS = ("serve", "calibrate", "card", "check", "history", "drain", "demo")
 INFER = infer_request({"image": np.zeros((1, 3, 32, 32), np.float32)}, model="digits_like")
 
 
@@ -126,6 +126,15 @@ async def started(*arguments: str) -> AsyncIterator[Process]:
             yield process
         finally:
             await process.kill()
+
+
+def _impatient(folder: Path, drain_seconds: float = 30) -> tuple[str, str]:
+    """Options for a drain that waits for no client to go; test_drain.py has the others."""
+    path = folder / "impatient.yaml"
+    path.write_text(
+        f"drain_seconds: {drain_seconds}\ndrain_delay_seconds: 0\nmax_connection_age_s: 0\n"
+    )
+    return "--config", str(path)
 
 
 @contextlib.asynccontextmanager
@@ -240,11 +249,11 @@ async def test_a_taken_port_ends_it_with_a_clear_text(option: str, workers: str)
 
 @pytest.mark.triton
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "drain"])
-async def test_a_real_server_drains(how: str, triton: EmbeddedTriton) -> None:
+async def test_a_real_server_drains(how: str, triton: EmbeddedTriton, tmp_path: Path) -> None:
     slow = infer_request(
         {"image": np.zeros((1, 3, 32, 32), np.float32)}, model="slow", parameters={"delay_ms": 400}
     )
-    async with served(triton.grpc_address) as (process, channel):
+    async with served(triton.grpc_address, *_impatient(tmp_path)) as (process, channel):
         # Without detectors there is nothing to compute, so the half gigabyte is not loaded.
         assert "libtorch" not in process.maps()
         assert (await ask(channel, "ModelInfer", INFER)).code is grpc.StatusCode.OK
@@ -274,9 +283,7 @@ async def test_a_drain_that_takes_too_long_still_ends_well(
         return b""
 
     recorder[0].answers["ModelInfer"] = never
-    path = tmp_path / "c.yaml"
-    path.write_text("drain_seconds: 0.1\n")
-    async with served(recorder[1], "--config", str(path)) as (process, channel):
+    async with served(recorder[1], *_impatient(tmp_path, 0.1)) as (process, channel):
         asking = asyncio.ensure_future(ask(channel, "ModelInfer", INFER))
         call = await recorder[0].expect("ModelInfer")
         process.signal(signal.SIGTERM)
@@ -372,7 +379,7 @@ async def test_two_workers_are_one_server(triton: EmbeddedTriton) -> None:
 
         process.signal(signal.SIGHUP)  # there is no file; nobody may die of it
         await process.says("nothing to reload", times=2)
-        assert (await process.get("/drain", "POST"))[0] == 202
+        assert (await process.get("/drain?now=1", "POST"))[0] == 202
         assert await process.ended() == 0
 
 

@@ -36,7 +36,7 @@ class Remembering:
     async def status(self) -> Status:
         return Status(ready=True, draining=False, in_flight=0)
 
-    async def drain(self) -> None: ...
+    async def drain(self, mode: str = "exit") -> None: ...
 
     async def reload(self) -> bool:
         return False

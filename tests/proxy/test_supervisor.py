@@ -177,7 +177,7 @@ async def test_a_worker_that_will_not_drain_is_killed(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proxy.supervisor, "GRACE_S", 0.05)
-    scene.start("--hang", drain_seconds=0)
+    scene.start("--hang", drain_seconds=0, drain_delay_seconds=0)
     await scene.expect("up", 2)
     os.kill(os.getpid(), signal.SIGINT)
     await scene.expect("ignored", 2)

@@ -60,8 +60,8 @@ class Sidecar:
         return text
 
     def stop(self) -> int:
-        """Drain and stop; returns the exit status."""
-        self._process.send_signal(signal.SIGTERM)
+        """Finish what is in flight and stop; returns the exit status."""
+        self._process.send_signal(signal.SIGINT)
         try:
             return self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:

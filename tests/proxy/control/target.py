@@ -61,7 +61,7 @@ class PolicyTarget:
             raise RuntimeError("/etc/secret cannot be read")
         return Status(ready=not self.drained, draining=self.drained, in_flight=3)
 
-    async def drain(self) -> None:
+    async def drain(self, mode: str = "exit") -> None:
         self.drained = True
 
     async def reload(self) -> bool:
