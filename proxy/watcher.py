@@ -20,6 +20,7 @@ RESTART_FIELDS = (
     "upstream",
     "admin",
     "metrics",
+    "metrics",
     "control",
     "audit",
     "batching",

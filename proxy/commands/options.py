@@ -103,7 +103,7 @@ def address(text: str) -> tuple[str, int]:
 
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
     """Settings of the command line that win over the file."""
-    names = ("listen", "upstream", "admin")
+    names = ("listen", "upstream", "admin", "metrics")
     return {n: v for n in names if (v := getattr(options, n, None)) is not None}
 
 

@@ -37,6 +37,7 @@ def add(commands: Commands) -> None:
     add_addresses(parser)
     parser.add_argument("--listen", metavar="HOST:PORT", help="where clients connect")
     parser.add_argument("--admin", metavar="HOST:PORT", help="metrics, health and drain (HTTP)")
+    parser.add_argument("--metrics", metavar="HOST:PORT", help="read-only /metrics (HTTP)")
     parser.add_argument(
         "--workers", type=positive, default=1, metavar="N", help="processes sharing the port"
     )
