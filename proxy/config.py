@@ -486,9 +486,6 @@ class Config(_Strict):
     metrics: Address | None = None
     """A second listener with /metrics, /live and /ready only, which can change nothing and asks for
     no token, so that Prometheus can reach it, e.g. 0.0.0.0:9092. Off by default."""
-    metrics: Address | None = None
-    """A second listener with /metrics, /live and /ready only, which can change nothing and asks for
-    no token, so that Prometheus can reach it, e.g. 0.0.0.0:9092. Off by default."""
     control: Control | None = None
     """The control API (gRPC) and its token. Off by default."""
     rpc: Rpc = Rpc()

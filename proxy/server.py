@@ -28,7 +28,6 @@ from proxy.errors import ConfigError
 from proxy.handoff import HandoffUpstream
 from proxy.metrics import Metrics
 from proxy.metrics_listener import listening
-from proxy.metrics_listener import listening
 from proxy.monitor import Monitor
 from proxy.pipeline import Parts, Pipeline
 from proxy.records.kept import Subject
@@ -104,8 +103,6 @@ class Server:
         """Where the admin endpoints are, known after `start`."""
         self.metrics_address = ""
         """Where the read-only listener is, known after `start`; empty where it is off."""
-        self.metrics_address = ""
-        """Where the read-only listener is, known after `start`; empty where it is off."""
         self.control_address = ""
         """Where the control API is, known after `start`; empty where it is off."""
         self._config = config
@@ -150,9 +147,6 @@ class Server:
         console = None if self._control is None else Console(self, self._control.control)
         pages = console or WorkerPages(lambda: self._drift_watch)
         self._admin = Admin(self, pages, access=access)
-        # A worker's metrics are shown by its supervisor, with those of the others.
-        self._shown_at = config.metrics if admin is None else None
-        self._open = contextlib.AsyncExitStack()
         # A worker's metrics are shown by its supervisor, with those of the others.
         self._shown_at = config.metrics if admin is None else None
         self._open = contextlib.AsyncExitStack()
@@ -226,8 +220,6 @@ class Server:
             self.admin_address = await self._admin.start(self._admin_at)
         except OSError as error:
             raise ConfigError(f"cannot listen on {self._admin_at} (admin): {error}") from error
-        shown = listening(self, self._shown_at)
-        self.metrics_address = await self._open.enter_async_context(shown)
         shown = listening(self, self._shown_at)
         self.metrics_address = await self._open.enter_async_context(shown)
         if self._control is not None:

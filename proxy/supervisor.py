@@ -38,7 +38,6 @@ from proxy.history import memory_file
 from proxy.history.overview import merged
 from proxy.metrics import SupervisorMetrics
 from proxy.metrics_listener import listening
-from proxy.metrics_listener import listening
 from proxy.records.sketch import KEY_BYTES
 from proxy.records.workers import Workers
 from proxy.runtime_folder import runtime_folder

@@ -20,7 +20,6 @@ RESTART_FIELDS = (
     "upstream",
     "admin",
     "metrics",
-    "metrics",
     "control",
     "audit",
     "batching",
