@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxy import policy
 from proxy.device import Device
+from proxy.drift.leniency import spared
 from proxy.errors import Blocked, DetectorFailed, Overloaded
 from proxy.evidence import Findings, Gatherer
 from proxy.flow import Action, SampleVerdict, Verdict
@@ -54,12 +55,7 @@ class Assessor:
                 a series of queries was to be answered by a decoy.
         """
         flow = inspection.flow
-        flow.action = policy.decide(
-            () if findings is None else findings.samples,
-            inspection.model,
-            in_sequence=inspection.in_sequence,
-            quarantined=flow.quarantined,
-        )
+        flow.action = _decided(inspection, findings)
         if flow.action is Action.BLOCK:
             raise Blocked("the request was refused")
         if flow.action in (Action.PURIFY, Action.DECOY):
@@ -83,6 +79,27 @@ class Assessor:
             inspection.flow.action = Action.FLAG
             return None
         return inspection.request.replace({image.index: change})
+
+
+def _decided(inspection: Inspection, findings: Findings | None) -> Action:
+    """What to do; less than the policy says where the traffic as a whole has changed."""
+    samples = () if findings is None else findings.samples
+    model, in_sequence = inspection.model, inspection.in_sequence
+    quarantined, population = inspection.flow.quarantined, inspection.defence.population
+    action = policy.decide(samples, model, in_sequence=in_sequence, quarantined=quarantined)
+    # A principal in quarantine is not the public that has changed.
+    if findings is None or population is None or population.response == "none" or quarantined:
+        return action
+    wider = findings.image.scorer.wider
+    milder = policy.decide(
+        samples,
+        model,
+        in_sequence=in_sequence,
+        spared=spared(samples, population.response, wider),
+    )
+    if milder is not action:
+        population.withheld(action)
+    return milder
 
 
 def note_failure(inspection: Inspection, failure: DetectorFailed | Overloaded) -> str:

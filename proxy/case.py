@@ -58,6 +58,8 @@ class Glance:
     """The other models to ask then, by the key of the answer."""
     left_out: frozenset[str] = frozenset()
     """Detectors that were done without."""
+    statistics: npt.NDArray[np.float32] | None = None
+    """Of the inputs, (B, S) in the order of the drift reference, where drift is watched."""
 
     @property
     def rows(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from proxy.model_metrics import ModelMetrics
 from proxy.shadow_metrics import ShadowMetrics
 
 if TYPE_CHECKING:  # torch is loaded only when some model has detectors
+    from proxy.drift.population import Population
     from proxy.scoring import Scorer
 
 
@@ -33,6 +34,8 @@ class Defence:
     """Why the model cannot be scored although Triton serves it."""
     shadow: Onlooker | None = None
     """A second policy that looks at the same requests."""
+    population: Population | None = None
+    """Its traffic as a whole, where drift is watched."""
     governor: Governor = field(init=False)
     """Falls back to sequential dispatch where speculation is dear."""
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from detectors.calibration import Calibration
+    from detectors.drift_reference import Reference
     from proxy.artifacts import Artifact
     from proxy.history.salts import Salts
     from proxy.scoring import Scorer
@@ -53,6 +54,7 @@ class Defences:
         self._salts = salts
         self._metrics = metrics
         self._artifacts: dict[str, Artifact] = {}
+        self._references: dict[str, Reference] = {}
         self._seconds: dict[str, tuple[Model, Artifact]] = {}
         self._described: dict[str, Description] = {}
         self._device: torch.device | None = None
@@ -100,6 +102,10 @@ class Defences:
             name: (self.config.models[name], artifact.calibration)
             for name, artifact in self._artifacts.items()
         }
+
+    def reference(self, model: str) -> Reference:
+        """What benign traffic of a model that is scored looks like, for drift to be seen."""
+        return self._references[model]
 
     def models(self) -> list[Defence]:
         """The configured models' defences."""
@@ -175,6 +181,7 @@ class Defences:
             log.warning("model %s %s: %s", defence.name, what, problem)
 
     def _load(self) -> None:
+        from detectors.drift_reference import Reference
         from proxy import devices
 
         self._device = devices.use_device(
@@ -185,7 +192,10 @@ class Defences:
         for name, model in self.config.models.items():
             if model.detectors:
                 loaded = _loaded(name, model, self._device)
-                self._artifacts[name] = loaded[0]
+                self._artifacts[name] = artifact = loaded[0]
+                self._references[name] = Reference.of_calibration(
+                    artifact.calibration, model.fpr, artifact.reference
+                )
                 if loaded[1] is not None:
                     self._seconds[name] = loaded[1]
 

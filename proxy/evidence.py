@@ -20,7 +20,7 @@ from proxy.device import Device
 from proxy.errors import DetectorFailed
 from proxy.flow import SampleVerdict, Verdict
 from proxy.inspection import Image, Inspection
-from proxy.questions import Ask, Questions, is_partial, own_answer
+from proxy.questions import Ask, Questions, classes_of, is_partial, own_answer
 from proxy.tasks import Tasks
 from proxy.upstream import Upstream
 
@@ -79,6 +79,7 @@ class Gatherer:
             findings = await self._found(inspection, image, answer, left_out)
         finally:
             circuits.release(admission)
+        flow.statistics = findings.glance.statistics
         if self.keeps_pixels and image.spec.kind == "image":
             flow.pixels = findings.glance.x
         if left_out:
@@ -110,8 +111,10 @@ class Gatherer:
             case = replace(case, more=copies and not glance.queries and not case.lacks)
         else:
             case = Case(glance, await own_answer(answer, image, glance), {})
-        if trace is not None and case.output is not None and not is_partial(case.output):
-            trace.answered(case.output)
+        if case.output is not None:
+            inspection.flow.classes = classes_of(case.output)
+            if trace is not None and not is_partial(case.output):
+                trace.answered(case.output)
         samples = await self._judged(inspection, image, case, trace)
         return Findings(image, glance, samples, trace)
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
+
+    from proxy.errors import ProxyError
 
 
 class Verdict(StrEnum):
@@ -54,6 +59,37 @@ class SampleVerdict:
     """Raw score per detector, of those in `p_values`; higher = more suspicious."""
 
 
+_Metadata = Sequence[tuple[str, str | bytes]]
+
+
+class Trace(Protocol):
+    """Records where a request's time goes, for whoever follows it through several systems."""
+
+    def stage(self, name: str, started_s: float) -> None:
+        """A stage that has just ended, and when it began."""
+
+    def queued(self, seconds: float) -> None:
+        """Of the stage that is about to end, this much at its start was spent in a queue."""
+
+    def note(self, key: str, value: str) -> None:
+        """A fact of the request that the flow does not keep."""
+
+    def failed(self, error: ProxyError) -> None:
+        """What the request ends with."""
+
+    def calling(self, purpose: str) -> AbstractContextManager[_Metadata]:
+        """A call to the model server while inside; gives the metadata to send along."""
+
+    def message(self, arrival_s: float) -> Trace | None:
+        """Of one message of this stream; None where it is not recorded."""
+
+    def beside(self, name: str) -> Trace | None:
+        """Of work on the request that may outlast it; None where it is not recorded."""
+
+    def finish(self, flow: Flow) -> None:
+        """The request is over."""
+
+
 @dataclass(slots=True)
 class Flow:
     """One inference request on its way through the pipeline; times are `time.monotonic()`."""
@@ -84,6 +120,10 @@ class Flow:
     """Trailing metadata for the caller, where the policy wants it told."""
     pixels: Tensor | None = None
     """The samples as they were scored, (B, C, H, W), while thumbnails may be made of them."""
+    statistics: npt.NDArray[np.float32] | None = None
+    """Of the samples' inputs, (B, S), where drift is watched; see `Glance.statistics`."""
+    classes: npt.NDArray[np.int64] | None = None
+    """The model's own answer by sample, (B,), where it was looked at; -1: not at this one's."""
     shadow: Mapping[int, str] = field(default_factory=dict)
     """What a shadow policy says of the samples that it disagrees on; perhaps after the end."""
     stage_s: dict[str, float] = field(default_factory=dict)
@@ -93,6 +133,8 @@ class Flow:
     where that was purified, since then the first would not have been made."""
     bytes_in: int = 0
     bytes_out: int = 0
+    trace: Trace | None = None
+    """Set while the request is being recorded, with tracing configured."""
 
     @property
     def verdict(self) -> Verdict | None:
@@ -102,6 +144,17 @@ class Flow:
             if worst in verdicts:
                 return worst
         return None
+
+    def calling(
+        self, purpose: str, metadata: _Metadata | None
+    ) -> AbstractContextManager[_Metadata | None]:
+        """A call to the model server while inside; gives the metadata to send along.
+
+        Args:
+            purpose: `upstream` for the client's own request; what a query of the proxy's is for.
+            metadata: what goes along where the request is not recorded.
+        """
+        return nullcontext(metadata) if self.trace is None else self.trace.calling(purpose)
 
     def left_s(self, longest_s: float) -> float:
         """Seconds the model server may still take; `longest_s` where the client has no deadline."""

@@ -24,6 +24,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from proxy import __version__
 from proxy.config import RpcGroup
+from proxy.drift.gauges import DriftMetrics
 from proxy.model_metrics import OTHER, SECONDS_BUCKETS, Families, ModelMetrics
 from proxy.shadow_metrics import ShadowMetrics
 
@@ -104,6 +105,11 @@ class Metrics:
             "upstream_shared_memory_leased_bytes", "Shared memory in use or held back.", "livesum"
         ).set
         self._build_records(counter, gauge)
+        self.drift = DriftMetrics(self._registry)
+        """What is published of the traffic as a whole."""
+        self.spans_dropped = counter(
+            "spans_dropped", "Spans of traces that the collector will never have."
+        ).inc
         self._audit_dropped = counter("audit_dropped", "Audit lines lost: the writer fell behind.")
         labels = build_labels()
         gauge("build_info", "Versions, as labels; always 1.", "max", *labels).labels(**labels).set(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from proxy.config import Model
 from proxy.flow import Action, SampleVerdict, Verdict
@@ -25,6 +25,7 @@ def decide(
     *,
     in_sequence: bool,
     quarantined: bool = False,
+    spared: Collection[int] = (),
 ) -> Action:
     """What to do with a request in enforce mode, given the verdicts on its samples.
 
@@ -33,10 +34,13 @@ def decide(
 
     Args:
         quarantined: earlier queries of the same principal raised an alarm.
+        spared: indices of samples that are flagged at most for looking suspicious, since the
+            traffic as a whole has changed; a request is acted on for the others.
     """
     wanted = [Action.NONE]
-    if any(sample.verdict is Verdict.SUSPICIOUS for sample in samples):
-        wanted.append(Action(model.action))
+    suspicious = {i for i, each in enumerate(samples) if each.verdict is Verdict.SUSPICIOUS}
+    if suspicious:
+        wanted.append(Action.FLAG if suspicious <= set(spared) else Action(model.action))
     if quarantined or any(sample.alarm for sample in samples):
         wanted.append(Action(model.query_attacks.action))
     action = max(wanted, key=_SEVERITY.index)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from proxy.answers import Output, read_output
 from proxy.case import IDENTITY, Buffer, Case, Glance
@@ -123,6 +124,11 @@ async def own_answer(answer: Ask | None, image: Image, glance: Glance) -> Output
     if answer is None:
         return None
     return read_output((await answer()).data, image.spec, len(glance.x))
+
+
+def classes_of(output: Output) -> npt.NDArray[np.int64]:
+    """The class with the highest score, (B,); -1 for samples that were not asked about."""
+    return np.where(np.isnan(output).any(axis=1), -1, output.argmax(axis=1))
 
 
 def is_partial(output: Output) -> bool:

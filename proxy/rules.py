@@ -27,6 +27,8 @@ LEVELS = tuple(Need)
 """Kinds of evidence, in order of cost."""
 MOST_PREPARED = 32
 """Rules for other sets of detectors than those of the evidence levels, at most."""
+MOST_WIDER = 2 * (MOST_PREPARED + len(LEVELS))
+"""Thresholds whose wider ones are known: those in force, and the last epoch's."""
 
 _CLOSE = 1e-4
 """Bounds on a score this far apart, times 1 + the score, tell it."""
@@ -81,6 +83,7 @@ class Rules:
         self._writing = threading.Lock()
         self._epoch = self._current()
         self._rules: dict[frozenset[str], Rule] = {}
+        self._wider: dict[float, float] = {}
         self._anomaly: Rule | None = None
         self._draw(self._epoch, self._levels.values())
 
@@ -89,6 +92,13 @@ class Rules:
         """Evidence level -> its threshold, as drawn at present."""
         rules = self._rules
         return {level: rules[frozenset(names)].threshold for level, names in self._levels.items()}
+
+    def wider(self, threshold: float) -> float:
+        """What stands in for a rule's threshold while the traffic drifts; see `Drift.widen_to`.
+
+        The same where `on_alarm` is not widen, or for no rule's threshold.
+        """
+        return self._wider.get(threshold, threshold)
 
     @property
     def whole(self) -> Rule:
@@ -264,7 +274,14 @@ class Rules:
 
     def _made(self, names: frozenset[str], secrecy: Secrecy | None) -> Rule:
         levels, cascades = self._levels_of(names)
-        (rule,) = self._fitted(levels, cascades, secrecy, [self._cfg.fpr])
+        fprs = [self._cfg.fpr]
+        if self._cfg.drift.on_alarm == "widen":  # here, so that a request never waits for it
+            wanted = self._cfg.fpr / self._cfg.drift.widen_to
+            fprs.append(min(self._cfg.fpr, max(wanted, self._calibration.least_fpr)))
+        rule, *wide = self._fitted(levels, cascades, secrecy, fprs)
+        for each in wide:
+            kept = list(self._wider.items())[-MOST_WIDER:]
+            self._wider = {**dict(kept), rule.threshold.value: each.threshold.value}
         return rule
 
     def _levels_of(self, names: Collection[str]) -> tuple[list[tuple[str, ...]], list[Cascade]]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from detectors.base import Detector, DetectorError, Evidence, Need, peer_key
+from detectors.drift_inputs import input_statistics
 from detectors.query_history import QueryHistory
 from detectors.rule import Rule
 from proxy import weights
@@ -87,6 +88,7 @@ class Scorer:
             self._fingerprint = Fingerprinter(
                 salts.steady(spec.model), lambda: salts.of(spec.model)
             )
+        self._watches = model.drift.enabled
         self._light = {d.name: d for d in self._detectors if is_light(d)}
         self._panel = Panel(self._detectors, on_detector, model.budget_ms / 1000)
         fpr = model.query_attacks.fpr
@@ -104,6 +106,10 @@ class Scorer:
         """Evidence level -> (threshold, upper bound of its false-positive rate)."""
         thresholds = self._rules.thresholds.items()
         return {level: (each.value, each.fpr_upper) for level, each in thresholds}
+
+    def wider(self, threshold: float) -> float:
+        """See `Rules.wider`."""
+        return self._rules.wider(threshold)
 
     def rotate(self) -> bool:
         """See `Rules.rotate`; on any thread but the device's."""
@@ -164,6 +170,7 @@ class Scorer:
             return [DetectorFailed("circuit_open") for _ in items]
         with torch.inference_mode():
             stand, prints = self._first(x, rule)
+            statistics = self._statistics(x)
         sizes = [len(own) for own in good]
         parts = zip(x.split(sizes), split(stand, sizes), strict=True)
         glances: list[Glance | Exception] = []
@@ -172,10 +179,12 @@ class Scorer:
             if isinstance(own, Exception):
                 glances.append(own)
                 continue
-            of_item = None if prints is None else prints[at : at + len(own)]
+            rows = slice(at, at + len(own))
+            of_item = None if prints is None else prints[rows]
+            figures = None if statistics is None else statistics[rows]
             at += len(own)
             glance = self._glance(*next(parts), of_item, copies=item.copies)
-            glances.append(replace(glance, left_out=left_out))
+            glances.append(replace(glance, left_out=left_out, statistics=figures))
         return self._with_copies(glances)
 
     def judge(self, cases: Sequence[Case]) -> list[tuple[SampleVerdict, ...] | Glance | Exception]:
@@ -268,6 +277,12 @@ class Scorer:
             prints = self._fingerprint(x, none if anomaly is None else anomaly)
             self._on_detector("history", time.perf_counter() - started)
         return self._panel.advance(stand, evidence), prints
+
+    def _statistics(self, x: Tensor) -> npt.NDArray[np.float32] | None:
+        """What drift is seen by, (B, S) on the CPU, one transfer for all; None where unwatched."""
+        if not self._watches:
+            return None
+        return torch.stack(list(input_statistics(x).values()), dim=1).cpu().numpy()
 
     def _glance(self, x: Tensor, stand: Stand, prints: Prints | None, *, copies: bool) -> Glance:
         settled = None if stand.rows else tuple(self._rules.verdicts(stand))

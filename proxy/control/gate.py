@@ -9,6 +9,7 @@ from aiohttp.typedefs import Middleware
 
 from proxy.control import endpoints as policy
 from proxy.control.access import Access, Refusal, is_own_name
+from proxy.drift import endpoints as drift
 from proxy.explorer import endpoint as explorer
 
 _PROBES = ("/metrics", "/live", "/ready")
@@ -17,7 +18,7 @@ _PROBES = ("/metrics", "/live", "/ready")
 _ASK_THEMSELVES = ("/console", "/api/")
 """The console's files tell nothing and ask for a token; its JSON applies the rule itself."""
 
-_ALWAYS_GATED = ("/records", explorer.PATH, policy.PATH)
+_ALWAYS_GATED = ("/records", explorer.PATH, policy.PATH, drift.PATH)
 """Without a token these can be read on loopback only and change nothing. The others of the admin
 listener are older than tokens: a preStop hook inside the pod drains by its address."""
 
