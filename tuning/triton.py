@@ -146,7 +146,7 @@ class EmbeddedTriton:
             # Its own session: the stubs are its children and are signalled as one group.
             self._process = subprocess.Popen(  # noqa: S603 (our own fixed command)
                 command,
-                env=_environment(),
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -258,7 +258,7 @@ class EmbeddedTriton:
             left.unlink(missing_ok=True)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return the environment tritonserver needs to find its libraries and this Python.
 
     The stub embeds libpython and looks for packages through the `python3` that is first on PATH;
