@@ -41,12 +41,16 @@ def timed(flow: Flow, stage: str) -> Iterator[None]:
         yield
     finally:
         add_time(flow, stage, time.monotonic() - started)
+        if flow.trace is not None:
+            flow.trace.stage(stage, started)
 
 
 def count_as_queued(flow: Flow, seconds: float) -> None:
     """Of the time measured as `score`, this much was spent waiting for the device."""
     add_time(flow, "queue", seconds)
     add_time(flow, "score", -seconds)
+    if flow.trace is not None:
+        flow.trace.queued(seconds)
 
 
 def add_time(flow: Flow, stage: str, seconds: float) -> None:

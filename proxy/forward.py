@@ -131,12 +131,14 @@ class Forward:
 
     async def _send(self) -> Answer:
         self._is_sent = True
-        return await self._upstream.infer(
-            self._data,
-            timeout_s=self._timeout_s,
-            metadata=self._inspection.metadata,
-            request=self._inspection.request,
-        )
+        inspection = self._inspection
+        with inspection.flow.calling("upstream", inspection.metadata) as metadata:
+            return await self._upstream.infer(
+                self._data,
+                timeout_s=self._timeout_s,
+                metadata=metadata,
+                request=inspection.request,
+            )
 
     def _note(self, task: asyncio.Task[Answer]) -> None:
         """Note the time of a call whose answer counts; a void one ends after its request."""

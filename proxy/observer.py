@@ -51,7 +51,10 @@ class Observer:
         if len(self._tasks) >= CAPACITY:
             inspection.defence.metrics.observe_skipped()
             return
-        self._tasks.start(self._score(aside(inspection), answer))
+        beside = aside(inspection)
+        if inspection.flow.trace is not None:
+            beside.flow.trace = inspection.flow.trace.beside("observe")
+        self._tasks.start(self._score(beside, answer))
 
     async def close(self) -> None:
         """Drop what has not been scored yet."""
@@ -73,6 +76,8 @@ class Observer:
         for stage, seconds in flow.stage_s.items():
             metrics.stage(stage, seconds)
         self._record(flow)
+        if flow.trace is not None:
+            flow.trace.finish(flow)
         self._judged(inspection, answer)
 
 

@@ -170,13 +170,13 @@ class Queries:
         self, keys: Sequence[str], copies: Sequence[Buffer], peer: str | None = None
     ) -> dict[str, Output]:
         spec, inspection = self._image.spec, self._inspection
-        answer = await self._upstream.infer(
-            copies_request(
-                inspection.request, spec, self._image.index, copies, peer, self._samples
-            ),
-            timeout_s=self._timeout_s,
-            metadata=inspection.metadata,
+        message = copies_request(
+            inspection.request, spec, self._image.index, copies, peer, self._samples
         )
+        with inspection.flow.calling("query", inspection.metadata) as metadata:
+            answer = await self._upstream.infer(
+                message, timeout_s=self._timeout_s, metadata=metadata
+            )
         output = read_output(answer.data, spec, self.rows * len(copies))
         if output is None:
             raise DetectorFailed("no_evidence", "the model's answer has no class scores")
