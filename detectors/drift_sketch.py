@@ -59,6 +59,9 @@ class Sketch:
             for name, signal in reference.signals.items()
         }
         self.total = 0
+        self.by_stretch = False
+        """Set where any block is a stretch of a principal's traffic: `compare` then asks first
+        whether stretches may count as independent."""
 
     @property
     def size(self) -> int:
@@ -106,11 +109,13 @@ class Sketch:
             summed = self.counts[name].astype(np.uint64) + counts
             self.counts[name] = np.minimum(summed, _MOST).astype(np.uint32)
         self.total += other.total
+        self.by_stretch |= other.by_stretch
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads: a few kB, since most counts of a short window are 0."""
         return {
             "total": self.total,
+            "by_stretch": self.by_stretch,
             "counts": {
                 name: base64.b64encode(zlib.compress(counts.astype("<u4").tobytes(), 1)).decode()
                 for name, counts in self.counts.items()
@@ -131,6 +136,7 @@ class Sketch:
             for name, empty in sketch.counts.items():
                 sketch.counts[name] = _unpacked(data["counts"][name], empty)
             sketch.total = int(data["total"])
+            sketch.by_stretch = bool(data["by_stretch"])
         except (KeyError, TypeError, ValueError, zlib.error) as error:
             raise SketchError(f"damaged counts: {error}") from error
         return sketch

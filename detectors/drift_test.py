@@ -7,7 +7,7 @@ variance says how many independent samples they are worth. Every bound errs towa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,9 @@ from detectors.drift_sketch import Sketch
 LEAST_BLOCKS = 20
 """Blocks with samples below which nothing is found: a variance between fewer says little, and a
 few clients must not look like a population."""
-CAP = 2.0
-"""No block weighs more than so many times the median block."""
+MOST_ALIKE = 0.05
+"""Correlation of the samples in a stretch from which on stretches are not taken for independent:
+what repeats within one, such as the frames of a few cameras, will repeat in the next."""
 _STEPS = 60
 """Of expectation maximisation: beyond it, shares move by less than samples do."""
 
@@ -62,9 +63,15 @@ def alpha_of(windows: float) -> float:
 
 
 def compare(reference: Reference, sketch: Sketch) -> list[Finding]:
-    """A finding for each signal of the reference, in its order."""
+    """A finding for each signal of the reference, in its order.
+
+    Where blocks are stretches of traffic and the samples within them are too much alike, every
+    p-value is 1: a few cameras that look at the same all day are no population.
+    """
+    counts = {name: sketch.counts[name].astype(np.float64) for name in reference.signals}
+    told = not sketch.by_stretch or _alike(reference, counts) < MOST_ALIKE
     return [
-        _compared(name, signal, sketch.counts[name].astype(np.float64))
+        _compared(name, signal, counts[name], told=told)
         for name, signal in reference.signals.items()
     ]
 
@@ -88,20 +95,21 @@ def alarm(findings: Sequence[Finding], alpha: float, least_distance: float) -> D
     return Decision(bool(found), tuple(sorted(found)))
 
 
-def _compared(name: str, signal: Signal, counts: Floats) -> Finding:
-    """One signal; counts (BLOCKS, K)."""
+def _compared(name: str, signal: Signal, counts: Floats, *, told: bool) -> Finding:
+    """One signal; counts (BLOCKS, K). Nothing is found unless `told`."""
     counts = counts[counts.sum(axis=1) > 0]
     sizes = counts.sum(axis=1)
     raw, blocks = int(sizes.sum()), len(sizes)
     if not blocks:
         return Finding(name, 1.0, 0.0, 0.0, 0, 0)
-    weighted = counts * np.minimum(1.0, CAP * np.median(sizes) / sizes)[:, None]
+    # No block weighs more than the median one: a flood by one client counts as one client.
+    weighted = counts * np.minimum(1.0, np.median(sizes) / sizes)[:, None]
     shares = weighted.sum(axis=0) / weighted.sum()
     expected = mixture(signal.groups, shares)
     seen, null = _parts(signal, shares), _parts(signal, expected)
     effective = _effective(signal, weighted, sizes)
     distance = _distance(signal, seen, null)
-    if blocks < LEAST_BLOCKS:
+    if blocks < LEAST_BLOCKS or not told:
         return Finding(name, 1.0, distance, float(effective.min()), raw, blocks)
     # The groups are variations of the same samples: more of them are not more samples.
     both = 1 / (1 / effective + 1 / signal.samples)
@@ -114,6 +122,24 @@ def _compared(name: str, signal: Signal, counts: Floats) -> Finding:
     tests = len(seen) * (1 if signal.scale is Scale.RATE else 2)
     p = min(1.0, tests * math.exp(tail))
     return Finding(name, p, distance, float(effective.min()), raw, blocks)
+
+
+def _alike(reference: Reference, counts: Mapping[str, Floats]) -> float:
+    """How much the samples of a block are alike, 0 to 1: the least over the ordered signals.
+
+    The chance that two samples of a block are in one bin, beyond that of two benign samples.
+    Repeats raise it for every signal; a drift that drives one signal to its end leaves the others.
+    """
+    found = []
+    for name, signal in reference.signals.items():
+        pairs = (counts[name].sum(axis=1) * (counts[name].sum(axis=1) - 1)).sum()
+        if signal.scale is not Scale.ORDERED or not pairs:
+            continue
+        shares = counts[name].sum(axis=0) / counts[name].sum()
+        chance = float((mixture(signal.groups, shares) ** 2).sum())
+        met = float((counts[name] * (counts[name] - 1)).sum() / pairs)
+        found.append((met - chance) / (1 - chance))
+    return max(0.0, min(found, default=0.0))
 
 
 def mixture(groups: Floats, shares: Floats) -> Floats:
