@@ -114,6 +114,11 @@ def test_it_can_be_imported_anywhere() -> None:
     assert {panel["type"] for panel in BOARD["panels"]} <= CORE_PANELS
 
 
+def test_kubectl_can_apply_it() -> None:
+    # It notes the whole ConfigMap in an annotation, and Kubernetes takes 256 KiB of those.
+    assert len(json.dumps({"data": queries.DASHBOARD.read_text()})) < 250_000
+
+
 def test_its_rows_are_these() -> None:
     assert tuple(p["title"] for p in BOARD["panels"] if p["type"] == "row") == ROWS
 
