@@ -59,14 +59,16 @@ def probes_are_answered(objects: Sequence[Object]) -> Iterator[str]:
 
 
 def draining_is_in_time(objects: Sequence[Object]) -> Iterator[str]:
-    """Longest deadline < drain; delay and drain < Triton's sleep; sleep and exit < grace period."""
+    """Clients are moved and answered within the drain, that within Triton's sleep, all in time."""
     _, pod = defended(objects)
     sidecar, server = breakwater(pod) or {}, triton(pod)
     config = _config(objects)
     sleep = server.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     leave = float(value_of(flags(server), "--exit-timeout-secs") or 30)
-    if config.drain_seconds <= config.upstream_timeout_s:
-        yield f"requests may take {config.upstream_timeout_s} s, the drain {config.drain_seconds}"
+    # A connection ends at its age, give or take a tenth, and the last call on it at its deadline.
+    longest = 1.1 * config.max_connection_age_s + 1 + config.upstream_timeout_s
+    if not config.max_connection_age_s or config.drain_seconds <= longest:
+        yield f"to move clients may take {longest} s, the drain takes {config.drain_seconds}"
     if sleep <= config.drain_delay_seconds + config.drain_seconds:
         yield f"triton stays for {sleep} s, less than the drain takes"
     if pod.get("terminationGracePeriodSeconds", 30) <= sleep + leave:

@@ -91,7 +91,7 @@ def test_without_the_label_nothing_is_touched(tmp_path: Path) -> None:
 def test_a_bare_container_gets_all_of_it(tmp_path: Path) -> None:
     _, pod = defended(foreign(tmp_path, container(args=["tritonserver"])))
     assert value_of(flags(triton(pod)), "--grpc-address") == "127.0.0.1"
-    assert pod["terminationGracePeriodSeconds"] == 75
+    assert pod["terminationGracePeriodSeconds"] == 85
 
 
 def test_what_they_run_is_replaced_where_it_must_be() -> None:

@@ -32,9 +32,9 @@ BREAKS: list[tuple[Policy, str, Change]] = [
         server("readinessProbe", to={"httpGet": {"path": "/v2/health/ready", "port": 8000}}),
     ),
     (pods.probes_are_answered, "base", server("livenessProbe", "terminationGracePeriodSeconds")),
-    (pods.draining_is_in_time, "base", pod("terminationGracePeriodSeconds", to=55)),
+    (pods.draining_is_in_time, "base", pod("terminationGracePeriodSeconds", to=75)),
     (pods.draining_is_in_time, "base", pod("terminationGracePeriodSeconds")),
-    (pods.draining_is_in_time, "base", server("lifecycle", "preStop", "sleep", "seconds", to=40)),
+    (pods.draining_is_in_time, "base", server("lifecycle", "preStop", "sleep", "seconds", to=60)),
     (pods.draining_is_in_time, "base", server("lifecycle")),
     (pods.draining_is_in_time, "base", flag("--exit-timeout-secs=30")),
     (
@@ -47,7 +47,9 @@ BREAKS: list[tuple[Policy, str, Change]] = [
         "base",
         sidecar("lifecycle", "preStop", "exec", "command", to=["breakwater", "drain", "--wait"]),
     ),
-    (pods.draining_is_in_time, "base", configured("drain_seconds: 35", "drain_seconds: 30")),
+    (pods.draining_is_in_time, "base", configured("drain_seconds: 55", "drain_seconds: 53")),
+    (pods.draining_is_in_time, "base", configured("connection_age_s: 20", "connection_age_s: 0")),
+    (pods.draining_is_in_time, "base", configured("connection_age_s: 20", "connection_age_s: 60")),
     (
         pods.draining_is_in_time,
         "base",
