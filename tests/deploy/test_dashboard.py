@@ -119,6 +119,13 @@ def test_kubectl_can_apply_it() -> None:
     assert len(json.dumps({"data": queries.DASHBOARD.read_text()})) < 250_000
 
 
+def test_its_guide_is_the_alerts_guide() -> None:
+    (guide,) = (link["url"] for link in BOARD["links"] if link["title"] == "Guide")
+    rules = (queries.DASHBOARD.parents[1] / "prometheus/rules/breakwater.rules.yaml").read_text()
+    told = re.findall(r"runbook_url: (\S+)#", rules)
+    assert set(told) == {guide}
+
+
 def test_its_rows_are_these() -> None:
     assert tuple(p["title"] for p in BOARD["panels"] if p["type"] == "row") == ROWS
 
