@@ -88,8 +88,8 @@ def _run_server(options: argparse.Namespace, config: Config) -> int:
 
     async def run() -> int:
         if worker:
-            # Without a supervisor nobody would ever stop this process: drain, as if told to.
-            watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
+            # Without a supervisor nobody would ever stop this process; the next one wants the port.
+            watch_parent(lambda: os.kill(os.getpid(), signal.SIGINT))
         server = Server(
             config,
             path=options.config,
