@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check format proto schema setup load clean
+.PHONY: demo test check format proto schema setup load image-lock image-proof clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,8 @@ help:
 	@echo "make format  apply the formatter and safe lint fixes"
 	@echo "make proto   regenerate proxy/pb from proto/"
 	@echo "make schema  regenerate deploy/config.schema.json"
+	@echo "make image-lock   lock the image's requirements to this environment's versions"
+	@echo "make image-proof  run the Dockerfile's steps without a container engine (root; deploy/image/prove.py)"
 	@echo "make load    the overhead benchmark against direct, nginx and Envoy (loadtests/)"
 
 $(READY): pyproject.toml
@@ -46,6 +48,12 @@ schema: $(READY)
 
 load: $(READY)
 	$(BIN)/python -m loadtests.overhead --json loadtests/results/overhead.json
+
+image-lock: $(READY)
+	$(BIN)/python deploy/image/lock.py
+
+image-proof:
+	$(PYTHON) deploy/image/prove.py
 
 clean:
 	rm -rf $(VENV) demo-out build dist *.egg-info
