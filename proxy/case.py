@@ -59,7 +59,8 @@ class Glance:
     left_out: frozenset[str] = frozenset()
     """Detectors that were done without."""
     statistics: npt.NDArray[np.float32] | None = None
-    """Of the inputs, (B, S) in the order of the drift reference, where drift is watched."""
+    """Of the inputs, (B, S), as `detectors.input_statistics` names them; NaN for those that were
+    not measured, None where none was."""
 
     @property
     def rows(self) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from proxy.breaker import Circuits
 from proxy.cascade import Stand, join, split
 from proxy.case import Case, Glance, Pixels
 from proxy.config import Model
+from proxy.drift.thrift import ROWS, Thrift
 from proxy.errors import ConfigError, DetectorFailed, InvalidTensor
 from proxy.flow import SampleVerdict
 from proxy.history.fingerprints import Fingerprinter, Prints
@@ -89,6 +90,7 @@ class Scorer:
                 salts.steady(spec.model), lambda: salts.of(spec.model)
             )
         self._watches = model.drift.enabled
+        self._thrift = Thrift()
         self._light = {d.name: d for d in self._detectors if is_light(d)}
         self._panel = Panel(self._detectors, on_detector, model.budget_ms / 1000)
         fpr = model.query_attacks.fpr
@@ -279,10 +281,16 @@ class Scorer:
         return self._panel.advance(stand, evidence), prints
 
     def _statistics(self, x: Tensor) -> npt.NDArray[np.float32] | None:
-        """What drift is seen by, (B, S) on the CPU, one transfer for all; None where unwatched."""
-        if not self._watches:
+        """What drift is seen by, (B, S) on the CPU, one transfer for all; NaN for some samples.
+
+        None where drift is not watched, or the inputs are not measured this time.
+        """
+        if not (self._watches and len(x) and self._thrift.begin()):
             return None
-        return torch.stack(list(input_statistics(x).values()), dim=1).cpu().numpy()
+        measured = torch.stack(list(input_statistics(x[:ROWS]).values()), dim=1).cpu().numpy()
+        self._thrift.end()
+        rest = np.full((len(x) - len(measured), measured.shape[1]), np.nan, np.float32)
+        return np.concatenate([measured, rest]) if len(rest) else measured
 
     def _glance(self, x: Tensor, stand: Stand, prints: Prints | None, *, copies: bool) -> Glance:
         settled = None if stand.rows else tuple(self._rules.verdicts(stand))

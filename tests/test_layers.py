@@ -56,10 +56,10 @@ TABLE = {
     "tuning.local_model": "proxy.adapt proxy.errors +onnx +onnx2fx +torch torch",
     "tuning.batches": "purifiers.learned torch",
     "tuning.fit": (
-        "detectors.base detectors.benign detectors.calibration detectors.rule proxy.adapt "
-        "proxy.config proxy.devices proxy.errors proxy.parts proxy.rules proxy.scoring "
-        "proxy.upstream proxy.weights tuning.attacks tuning.batches tuning.local_model tuning.past "
-        "tuning.supervise tuning.witness rich torch"
+        "detectors.base detectors.benign detectors.calibration detectors.drift_reference "
+        "detectors.rule proxy.adapt proxy.config proxy.devices proxy.errors proxy.parts "
+        "proxy.rules proxy.scoring proxy.upstream proxy.weights tuning.attacks tuning.batches "
+        "tuning.local_model tuning.past tuning.supervise tuning.witness rich torch"
     ),
     "tuning.past": (
         "detectors.base detectors.chains proxy.adapt proxy.errors tuning.model_client "
@@ -428,9 +428,9 @@ TABLE = {
     "proxy.scoring": (
         "detectors.base detectors.drift_inputs detectors.query_history detectors.rule "
         "proxy.adapt proxy.artifacts proxy.breaker proxy.cascade proxy.case proxy.config "
-        "proxy.errors proxy.flow proxy.history.fingerprints proxy.history.salts proxy.kinds "
-        "proxy.panel proxy.parts proxy.purification proxy.quick proxy.rules proxy.weights "
-        "numpy torch"
+        "proxy.drift.thrift proxy.errors proxy.flow proxy.history.fingerprints "
+        "proxy.history.salts proxy.kinds proxy.panel proxy.parts proxy.purification "
+        "proxy.quick proxy.rules proxy.weights numpy torch"
     ),
     "proxy.quick": (
         "detectors detectors.answers detectors.base detectors.fusion proxy.cascade proxy.case"
@@ -447,8 +447,8 @@ TABLE = {
         "proxy.tasks proxy.upstream proxy.wire google grpc"
     ),
     "proxy.artifacts": (
-        "detectors.calibration proxy.config proxy.errors proxy.files proxy.lineage "
-        "proxy.parts proxy.weights pydantic safetensors torch"
+        "detectors.calibration detectors.drift_reference proxy.config proxy.errors "
+        "proxy.files proxy.lineage proxy.parts proxy.weights pydantic safetensors torch"
     ),
     "proxy.weights": (
         "detectors proxy.errors proxy.files purifiers purifiers.learned pydantic safetensors torch"
@@ -775,6 +775,7 @@ TABLE = {
     ),
     "proxy.drain": "",
     "proxy.metrics_listener": "proxy.admin proxy.errors aiohttp",
+    "proxy.drift.thrift": "",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "proxy.drift.settings proxy.tracing.settings pydantic",
     "proxy.errors": "",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -68,6 +69,7 @@ class Panes(ABC):
         self._full.append(self._filling)
         self._filling = Sketch(self._reference)
         self._by_stretch = len(self._met) < ENOUGH
+        self._filling.by_stretch = self._by_stretch
         self._met.clear()
 
 
@@ -115,8 +117,8 @@ class TimePanes(Panes):
     def add(self, batch: Batch) -> None:
         """See `Panes.add`; what a clock put back makes late counts to the half that is filling."""
         halves = np.maximum.accumulate((batch.times_s // self._half_s).astype(np.int64))
-        starts = np.flatnonzero(np.diff(halves, prepend=-1)).tolist()
-        for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
+        bounds = [*np.flatnonzero(np.diff(halves, prepend=-1)).tolist(), len(batch)]
+        for start, end in pairwise(bounds):
             self.pass_to(float(batch.times_s[start]))
             part = batch.part(slice(start, end))
             self._fill(part, (part.times_s // self._stretch_s).astype(np.int64).tolist())
