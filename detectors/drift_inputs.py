@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,10 +38,11 @@ def input_statistics(x: Tensor) -> dict[str, Tensor]:
 def _images(x: Tensor) -> dict[str, Tensor]:
     grey = luma(x)[:, 0]  # (B, H, W)
     smooth = F.avg_pool2d(F.pad(grey[:, None], (1,) * 4, mode="replicate"), 3, 1)[:, 0]
-    spread = grey.var(dim=(1, 2), correction=0)
+    mean = grey.mean((1, 2))
+    spread = (grey - mean[:, None, None]).square().mean((1, 2))  # var warns of an empty batch
     detail = (grey - smooth).square().mean((1, 2)) / (spread + _LEAST)
     return {
-        "brightness": grey.mean((1, 2)),
+        "brightness": mean,
         "contrast": spread.sqrt(),
         "saturation": (x.amax(1) - x.amin(1)).mean((1, 2)),
         "fine_detail": detail,
@@ -65,7 +65,7 @@ def _vectors(x: Tensor) -> dict[str, Tensor]:
     mean = x.mean(1)
     return {
         "mean": mean,
-        "spread": x.std(1, correction=0) if x.shape[1] else torch.zeros_like(mean),
+        "spread": (x - mean[:, None]).square().mean(1).sqrt(),
         "largest": x.abs().amax(1),
         "zeros": (x == 0).float().mean(1) + 0 * mean,
     }

@@ -22,6 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from detectors.calibration import Calibration
+from detectors.drift_reference import Reference
 from proxy import __version__, parts, weights
 from proxy.config import Model
 from proxy.errors import ConfigError
@@ -34,6 +35,7 @@ TENSOR_FILE = "calibration.safetensors"
 _CALIBRATION = "calibration/"
 _DETECTOR = "detector/"
 _SAMPLES = "samples"
+_DRIFT = "drift/"
 
 
 class _Stored(BaseModel):
@@ -74,6 +76,7 @@ class _File(_Stored):
     provenance: Provenance
     tensors_sha256: str
     calibration: dict[str, Any]
+    drift: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,9 @@ class Artifact:
     samples: Tensor | None = None
     """What tells the benign samples apart, (N,) int64, see `tuning.lineage.fingerprints`; None
     where nobody kept it."""
+    reference: Reference | None = None
+    """Inputs and classes of the benign samples, for `Reference.of_calibration`; None where nobody
+    kept them."""
 
 
 def defence_of(model: Model) -> dict[str, Any]:
@@ -117,15 +123,19 @@ def save(
     states: Mapping[str, Mapping[str, Tensor]],
     provenance: Provenance,
     samples: Tensor | None = None,
+    reference: Reference | None = None,
 ) -> None:
     """Write a calibration, each file whole or not at all. The folder is made if missing.
 
     Args:
         samples: see `Artifact.samples`.
+        reference: see `Artifact.reference`.
     """
     tensors = {_CALIBRATION + key: value for key, value in calibration.tensors().items()}
     if samples is not None:
         tensors[_SAMPLES] = samples
+    if reference is not None:
+        tensors |= {_DRIFT + key: value for key, value in reference.tensors().items()}
     for detector, state in states.items():
         tensors |= {f"{_DETECTOR}{detector}/{key}": value for key, value in state.items()}
     blob = save_tensors({key: t.detach().cpu().contiguous() for key, t in tensors.items()})
@@ -134,6 +144,7 @@ def save(
         provenance=provenance,
         tensors_sha256=hashlib.sha256(blob).hexdigest(),
         calibration=calibration.meta(),
+        drift=None if reference is None else reference.meta(),
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / TENSOR_FILE, blob)
@@ -202,6 +213,7 @@ def _build(file: _File, blob: bytes, model_cfg: Model, device: torch.device) -> 
         calibration = Calibration.from_tensors(
             _under(tensors, _CALIBRATION), file.calibration, device
         )
+        stored = file.drift and Reference.from_tensors(_under(tensors, _DRIFT), file.drift)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{TENSOR_FILE} cannot be used: {error}") from error
     moved = {key: value.to(device) for key, value in tensors.items() if key.startswith(_DETECTOR)}
@@ -211,6 +223,7 @@ def _build(file: _File, blob: bytes, model_cfg: Model, device: torch.device) -> 
         provenance=file.provenance,
         digest=_digest(file),
         samples=tensors.get(_SAMPLES),
+        reference=stored or None,
     )
 
 

@@ -96,6 +96,7 @@ def run(
             },
         ),
         samples=fingerprints(images.x, *(samples.x for samples in own.values()), kind=model.kind),
+        reference=result.reference,
     )
     console.print(f"written to {folder}")
     return 0

@@ -13,6 +13,7 @@ from torch import Tensor
 from detectors import benign, rule
 from detectors.base import Detector, DetectorError, Evidence, Need
 from detectors.calibration import Calibration
+from detectors.drift_reference import Reference
 from detectors.rule import CalibrationError
 from proxy import weights
 from proxy.adapt import ModelSpec
@@ -55,6 +56,8 @@ class Result:
     """Evidence level -> the detectors that can be used with it."""
     validation: tuple[Validation, ...] = ()
     """Of a learned score, where there is one."""
+    reference: Reference | None = None
+    """Inputs and classes of the samples that the thresholds rest on."""
 
 
 def images_needed(fpr: float) -> int:
@@ -129,6 +132,7 @@ async def calibrate(
     single = [d for d in parts if d not in chained]
     _fit_all(single, fit, device)
     scores = _score_all(single, held, device, progress)
+    seen = Reference.of_evidence({group: (e.x, e.output) for group, e in held.items()})
     if past is not None:
         learned, held = past.evidence(held, _anomaly(single, scores, model.fpr))
         _fit_all(chained, learned, device)
@@ -137,7 +141,7 @@ async def calibrate(
     calibration = _calibrated(scores)
     levels = evidence_levels(parts)
     if samples.copy is None:
-        return Result(calibration, parts, levels)
+        return Result(calibration, parts, levels, reference=seen)
     if samples.x.ndim != 4:
         raise ConfigError("--model-file: attacks to learn from are made on images only")
     _check_copy(samples.copy, first["clean"], fit["clean"].output, device)
@@ -147,7 +151,7 @@ async def calibrate(
     silent = [d.name for d in chained]
     validation = validate(calibration, levels, attacked, model.fpr, silent)
     learned_too = learn(calibration, levels, attacked, silent)
-    return Result(learned_too, parts, levels, tuple(validation))
+    return Result(learned_too, parts, levels, tuple(validation), seen)
 
 
 def benign_groups(

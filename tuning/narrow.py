@@ -51,6 +51,7 @@ class Whole:
             states={name: found.states[name] for name in kept},
             provenance=provenance,
             samples=found.samples,
+            reference=found.reference,
         )
         if used and self.folder.resolve() != out.resolve():
             try:

@@ -12,6 +12,7 @@ import torch
 
 import detectors
 from detectors.calibration import Calibration
+from detectors.drift_reference import Reference
 from proxy import weights
 from proxy.artifacts import JSON_FILE, TENSOR_FILE, Provenance, defence_of, load, save
 from proxy.config import Model
@@ -233,3 +234,21 @@ def test_networks_come_along_and_must_be_those_calibrated_with(
             assert "the weights of smooth are not those it was made with" in refusal(
                 folder, model=model
             )
+
+
+def test_what_inputs_and_classes_looked_like_is_kept_and_may_be_missing(folder: Path) -> None:
+    assert load(folder, "cnn", MODEL, CPU).reference is None  # as in every older calibration
+    x = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    kept = Reference.of_evidence({"clean": (x, x.mean((2, 3))), "dark": (x / 2, x.mean((2, 3)))})
+    facts = provenance()
+    save(folder, calibration=calibration(), states=STATES, provenance=facts, reference=kept)
+    found = load(folder, "cnn", MODEL, CPU).reference
+    assert found is not None
+    assert found.meta() == kept.meta()
+    tensors = found.tensors()
+    assert all(torch.equal(tensors[key], each) for key, each in kept.tensors().items())
+
+
+def test_a_damaged_drift_reference_is_refused(folder: Path) -> None:
+    edit(folder, lambda content: content.update(drift={"classes": "nominal"}))
+    assert "the drift reference is incomplete" in refusal(folder)

@@ -191,4 +191,5 @@ def _calibrate(
             defence=artifacts.defence_of(model),
             weights=weights.digests(scoring, networks),
         ),
+        reference=result.reference,
     )
