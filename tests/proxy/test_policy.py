@@ -132,3 +132,18 @@ def test_quarantine_needs_nothing_suspicious(series: str, expected: Action) -> N
 def test_a_sequence_is_not_cut_by_quarantine_either() -> None:
     subject = model("flag", "block")
     assert decide(samples(PASS), subject, in_sequence=True, quarantined=True) is Action.FLAG
+
+
+@pytest.mark.parametrize("action", ["flag", "purify", "block"])
+def test_samples_that_are_spared_are_flagged_at_most(action: str) -> None:
+    found = samples(PASS, SUSPICIOUS, SUSPICIOUS)
+    subject = model(action)
+    assert decide(found, subject, in_sequence=False, spared={1, 2}) is Action.FLAG
+    assert decide(found, subject, in_sequence=False, spared={0, 1}) is Action(action)
+    assert decide(samples(PASS), subject, in_sequence=False, spared={0}) is Action.NONE
+
+
+@pytest.mark.parametrize("series", ["purify", "decoy", "block"])
+def test_an_alarm_is_acted_on_whoever_is_spared(series: str) -> None:
+    found = [SampleVerdict(SUSPICIOUS, 0.0, 0.0, {}, alarm=True)]
+    assert decide(found, model("flag", series), in_sequence=False, spared={0}) is Action(series)

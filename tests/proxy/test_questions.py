@@ -17,6 +17,7 @@ from proxy.errors import (
     UpstreamUnavailable,
 )
 from proxy.flow import Verdict
+from proxy.questions import classes_of
 from tests.builders import set_parameter
 from tests.defended import ALL_FOUR, Opener, each, p_values
 from tests.images import CLEAN, MIXED, request
@@ -175,3 +176,10 @@ async def test_who_asks_nothing_does_not_wait_for_others_answers(opened: Opener)
         await d.infer(request("digits_like_fp16", CLEAN))
         assert d.flow.failure == ""
         d.upstream.release()
+
+
+def test_the_class_of_each_sample_that_was_asked_about() -> None:
+    nan = np.nan
+    output = np.array([[0.1, 0.9], [nan, nan], [3.0, -1.0]], np.float32)
+    assert classes_of(output).tolist() == [1, -1, 0]
+    assert classes_of(np.zeros((0, 2), np.float32)).tolist() == []

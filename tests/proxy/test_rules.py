@@ -235,3 +235,41 @@ def test_plain_floats_give_no_verdict_where_they_do_not_tell_it() -> None:
     assert subject.verdict(whole, {**usual, "margin": (high, high)}) is None
     assert subject.verdict(whole, {**usual, "margin": (high - 0.01, high - 0.01)}) is not None
     assert subject.verdict(whole, {**usual, "margin": (high + 0.01, high + 0.01)}) is not None
+
+
+@pytest.mark.parametrize("cascade", [None, {"clean": 0.5, "suspicious": 0.001}])
+def test_a_threshold_has_a_wider_one_where_drift_wants_it(cascade: dict[str, float] | None) -> None:
+    drift = {"on_alarm": "widen", "widen_to": 4}
+    subject, narrow = rules(drift=drift, cascade=cascade), rules(fpr=0.005, cascade=cascade)
+    for level, threshold in subject.thresholds.items():
+        assert subject.wider(threshold.value) == narrow.thresholds[level].value
+        assert subject.wider(threshold.value) > threshold.value
+    assert subject.wider(math.inf) == math.inf, "no rule's"
+    plain = rules(cascade=cascade)
+    value = plain.thresholds["views"].value
+    assert plain.wider(value) == value, "nobody asked for it"
+
+
+def test_no_wider_threshold_is_asked_of_a_calibration_than_it_has() -> None:
+    subject = rules(drift={"on_alarm": "widen", "widen_to": 1000})
+    least = rules(fpr=CALIBRATION.least_fpr)
+    for level, threshold in subject.thresholds.items():
+        assert subject.wider(threshold.value) == least.thresholds[level].value
+
+
+def test_wider_thresholds_follow_the_draw_and_stay_few(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"0123456789abcdef")
+    time = [0.0]
+    cfg = Model.model_validate(
+        {
+            **{"calibration": "c", "detectors": [{"name": name} for name in NAMES], "fpr": 0.02},
+            **{"drift": {"on_alarm": "widen"}, "secrecy": {"key_file": key, "rotate_hours": 1}},
+        }
+    )
+    subject = Rules("cnn", cfg, CALIBRATION, PARTS, now=lambda: time[0])
+    for _ in range(3):
+        time[0] += 3600
+        assert subject.rotate()
+        for threshold in subject.thresholds.values():
+            assert subject.wider(threshold.value) > threshold.value

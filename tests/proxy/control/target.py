@@ -64,6 +64,12 @@ class PolicyTarget:
     async def drain(self, mode: str = "exit") -> None:
         self.drained = True
 
+    async def drift(self) -> Mapping[str, Any]:
+        return {"cnn": {"drifting": True}}
+
+    async def acknowledge(self, model: str | None) -> Sequence[str]:
+        return ["cnn"]
+
     async def reload(self) -> bool:
         digest = _digest(self.path)
         self.reloading.set()

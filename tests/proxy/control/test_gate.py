@@ -19,8 +19,11 @@ OLD = [
     *[("GET", path) for path in ("/", "/config", "/history")],
     *[("POST", path) for path in ("/reload", "/history/clear?all=1", "/drain")],
 ]
-READ = [("GET", "/policy"), ("GET", "/explore?model=cnn"), ("GET", "/records")]
-WRITE = [("POST", "/policy/check"), ("POST", "/records/label")]
+READ = [("GET", path) for path in ("/policy", "/explore?model=cnn", "/records", "/drift")]
+WRITE = [
+    *[("POST", "/policy/check"), ("POST", "/records/label")],
+    ("POST", "/drift/acknowledge?all=1"),
+]
 STRANGE = ("evil.example", "evil.example:9090", "localhost.evil.example", "127.0.0.1.nip.io", "")
 
 
