@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +22,8 @@ from detectors.drift_reference import CLASSES, VERDICT
 from detectors.drift_sketch import Sketch, block_of
 from detectors.drift_test import Finding, alarm, alpha_of, compare
 from loadtests.drift_scene import KINDS, QUICK, Scene, Side, Sizes, scene_of, side_of
-from loadtests.drift_traffic import GATEWAY, QUIET, WINDOW, Draw, Integers, Traffic, mixed
+from loadtests.drift_traffic import GATEWAY, QUIET, WINDOW, Counts, Draw, Integers, Traffic, mixed
 from loadtests.harness import Report, options
-from tuning.drift import distance, p_value
 
 ALPHA = 0.01
 """Of the windows without drift at most so many may be found to drift, before the least distance."""
@@ -35,19 +33,6 @@ LEAST = 0.15
 ENOUGH = 40
 """Principals below which stretches of each one's traffic are blocks, as in the proxy."""
 _KEY = b"a study"
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many windows and calibrations."""
-
-    sides: int = 30
-    quiet: int = 20
-    """Windows without drift of each calibration."""
-    drifting: int = 3
-    """Windows with drift of each of some calibrations."""
-    every: int = 3
-    """Which calibrations that is."""
 
 
 def main() -> int:
@@ -117,7 +102,7 @@ class Study:
                 findings = _compared(side, traffic.principals, values, by_stretch=by_stretch)
                 found += alarm(findings, ALPHA, 0.0).is_drift
                 loud += alarm(findings, OPERATING, LEAST).is_drift
-                plain += _plain(side, values)
+                plain += side.plain(values, ALPHA)
                 windows += 1
                 effective.append(np.median([each.effective_samples for each in findings]))
         self._report.add(
@@ -250,15 +235,6 @@ def _compared(
     sketch.by_stretch = by_stretch
     sketch.add(blocks[inverse.ravel()], values)
     return compare(side.reference, sketch)
-
-
-def _plain(side: Side, values: Mapping[str, npt.NDArray[np.float64]]) -> bool:
-    """Whether any Kolmogorov-Smirnov test finds something, at the same level for all together."""
-    level = ALPHA / len(side.samples)
-    return any(
-        p_value(distance(values[name], benign), WINDOW, len(benign)) <= level
-        for name, benign in side.samples.items()
-    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from detectors.drift_inputs import input_statistics
 from detectors.drift_reference import CLASSES, INPUT, SCORE, VERDICT, Reference, nominal, ordered
 from detectors.rule import Rule
 from loadtests.cifar import ResNet, load_images, load_model
+from tuning.drift import distance, p_value
 from tuning.evaluate.attacks import ATTACKS, attacked
 
 PARTS = ("srm", "high_frequency", "jpeg_view", "margin")
@@ -74,6 +75,14 @@ class Side:
         scores = {n: torch.from_numpy(signals[SCORE + n]).float() for n in self.names}
         over = self.rule.score(scores) > self.rule.threshold.value
         return {**signals, VERDICT: over.double().numpy()}
+
+    def plain(self, signals: Signals, alpha: float) -> bool:
+        """Whether a Kolmogorov-Smirnov test of any signal finds something, at one level for all."""
+        return any(
+            p_value(distance(signals[name], benign), len(signals[name]), len(benign))
+            <= alpha / len(self.samples)
+            for name, benign in self.samples.items()
+        )
 
 
 def scene_of(data: Path, sizes: Sizes) -> Scene:

@@ -14,6 +14,19 @@ Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Counts:
+    """How many windows and calibrations."""
+
+    sides: int = 30
+    quiet: int = 20
+    """Windows without drift of each calibration."""
+    drifting: int = 3
+    """Windows with drift of each of some calibrations."""
+    every: int = 3
+    """Which calibrations that is."""
+
+
+@dataclass(frozen=True)
 class Traffic:
     """A window: who sent each sample, when, and what."""
 
