@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from proxy.pb import open_inference_pb2 as pb
-from tests.defended import settings_of
+from tests.defended import Opener, settings_of
 from tests.images import benign, request, tampered
 from tests.proxy.running import Running, ask, open_stream, running, until
 from tests.proxy.tracing.collector import CLIENT, Collector, Span, collecting
@@ -147,3 +147,14 @@ async def test_a_message_of_a_stream_shows_its_stages(
     assert {"read", "score", "query", "purify"} <= names
     assert "upstream" not in names
     assert message.attributes["breakwater.verdict"] == "suspicious"
+
+
+async def test_without_tracing_the_proxys_own_queries_carry_the_clients_context(
+    opened: Opener,
+) -> None:
+    context = (("traceparent", f"00-{7:032x}-{7:016x}-01"), ("baggage", "a=1"))
+    async with opened({MODEL: {"action": "purify"}}) as d:
+        await d.infer(request(MODEL, tampered(CLEAN)), metadata=context)
+        assert d.flow.trace is None
+        assert d.upstream.sent["own"]
+        assert set(d.upstream.metadata) == {context}
