@@ -21,8 +21,9 @@ from proxy.drift.settings import Drift
 from proxy.drift.state import WINDOWS, Look, Response, Seen, State, Window
 from proxy.flow import Flow
 
-MOST_WAITING = 16_384
-"""Samples that wait to be taken in; more are left out, counted."""
+MOST_WAITING = 4096
+"""Samples that wait to be taken in, every two seconds; more are left out, counted. Each costs some
+15 us of a processor then (`loadtests/NOTES.md`, Drift at run time), and a part tells as much as all of them."""
 CALM_ALPHA = 0.01
 """A look shows nothing at all where there would be no alarm at this level either."""
 LARGEST_ALPHA = 0.01
