@@ -19,8 +19,7 @@ class Balancer:
 
     def __init__(self, clients: int) -> None:
         self.addresses: list[str] = []
-        self.pod_of: list[str] = [""] * clients
-        """Where each client's latest connection went."""
+        self._went: list[tuple[str, str]] = [("", "")] * clients
         self._endpoints: tuple[Endpoint, ...] = ()
         self._next = itertools.count()
         self._loop = asyncio.new_event_loop()
@@ -43,6 +42,10 @@ class Balancer:
             self._loop.call_later, PROPAGATION_S, setattr, self, "_endpoints", endpoints
         )
 
+    def pods_of(self, client: int) -> tuple[str, str]:
+        """Where its last two connections went: a call can fail of one while the next is made."""
+        return self._went[client]
+
     @property
     def ready(self) -> int:
         """How many endpoints get connections now."""
@@ -61,7 +64,7 @@ class Balancer:
             writer.close()
             return
         host, port, pod = endpoints[next(self._next) % len(endpoints)]
-        self.pod_of[index] = pod
+        self._went[index] = (self._went[index][1], pod)
         try:
             far_reader, far_writer = await asyncio.open_connection(host, port)
         except OSError:

@@ -26,7 +26,7 @@ class Asked:
     failure: str
     """Empty where the answer was right."""
     pods: tuple[str, ...]
-    """Where the client's connection went, before and after."""
+    """Where the client's last connections went, before and after."""
 
 
 class Load:
@@ -47,9 +47,9 @@ class Load:
         rng = np.random.default_rng(index)
         with triton.InferenceServerClient(address) as client:
             while self._going:
-                before, began = self._balancer.pod_of[index], time.monotonic()
+                before, began = self._balancer.pods_of(index), time.monotonic()
                 failure = _ask(client, rng.random((1, 3, 8, 8), np.float32))
-                pods = (before, self._balancer.pod_of[index])
+                pods = (*before, *self._balancer.pods_of(index))
                 self.asked.append(Asked(index, began, time.monotonic(), failure, pods))
                 time.sleep(_PAUSE_S)
 

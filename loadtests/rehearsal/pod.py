@@ -107,9 +107,9 @@ class Pod:
             for each in self.containers.values()
         ]
 
-    def log_has(self, text: str) -> bool:
-        """Whether the proxy has said so."""
-        return text in (self._folder / "breakwater.log").read_text(errors="replace")
+    def said(self, text: str) -> int:
+        """How often the proxy has said so."""
+        return (self._folder / "breakwater.log").read_text(errors="replace").count(text)
 
     def reachable(self) -> dict[int, bool]:
         """Which ports can be reached from outside the pod."""
