@@ -22,8 +22,8 @@ from proxy.drift.state import WINDOWS, Look, Response, Seen, State, Window
 from proxy.flow import Flow
 
 MOST_WAITING = 4096
-"""Samples that wait to be taken in, every two seconds; more are left out, counted. Each costs some
-15 us of a processor then (`loadtests/NOTES.md`, Drift at run time), and a part tells as much as all of them."""
+"""Samples that wait to be taken in, every two seconds; more are left out, counted: a part tells as
+much as all of them, and each costs some 15 us then (`loadtests/NOTES.md`, Drift at run time)."""
 CALM_ALPHA = 0.01
 """A look shows nothing at all where there would be no alarm at this level either."""
 LARGEST_ALPHA = 0.01

@@ -63,6 +63,8 @@ def test_a_small_shift_is_none_however_sure() -> None:
     rng = np.random.default_rng(0)
     for i in range(4000):
         subject.add(flow(rng, f"client-{i}", 4, shift=0.2))
+        if i % 1000 == 0:
+            subject.export(subject.take(), clock.now_s)
     state = look(subject, clock)
     (score, *_) = state.looks["count"].seen
     assert score.p_value < 1e-4
