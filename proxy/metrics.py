@@ -145,10 +145,12 @@ class Metrics:
         file cannot drop a series.
         """
         for name, before in self._models.items():
-            if models.get(name):
-                before.retire_detectors(models[name])
-            else:
+            kept = models.get(name)
+            if not kept:
                 before.retire()
+                continue
+            for detector in before.detectors - set(kept):
+                before.retire_detector(detector)
         self._models = {
             name: ModelMetrics(self._families, name, detectors)
             for name, detectors in models.items()

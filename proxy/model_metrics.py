@@ -7,7 +7,7 @@ Anything else becomes "other", so that no client can grow the number of series.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -373,16 +373,21 @@ class ModelMetrics:
         """
         for evidence in tuple(self._evidence):
             self.threshold(evidence, math.nan, math.nan)
-        self.retire_detectors(())
+        for detector in self._detector:
+            self.retire_detector(detector)
         if self._is_calibrated:
             self._families.calibration_timestamp.labels(self._model).set(math.nan)
             for reason in STALE_REASONS:
                 self.calibration_stale(reason, False)
 
-    def retire_detectors(self, kept: Collection[str]) -> None:
-        """What is not among these is not configured any more: it is not left out either."""
-        for detector in self._detector.keys() - set(kept):
-            self._families.circuit_open.labels(self._model, detector).set(0)
+    @property
+    def detectors(self) -> Set[str]:
+        """Those configured."""
+        return self._detector.keys()
+
+    def retire_detector(self, detector: str) -> None:
+        """A detector is no longer configured: it is not left out either."""
+        self._families.circuit_open.labels(self._model, detector).set(0)
 
 
 def _counters(family: Counter, model: str, values: Sequence[str]) -> dict[str, _Inc]:

@@ -113,6 +113,9 @@ class ShadowMetrics(ModelMetrics):
     def calibration_stale(self, reason: str, is_stale: bool) -> None:
         """Not in force; said in the log."""
 
+    def retire_detector(self, detector: str) -> None:
+        """There is no gauge to blank."""
+
     def retire(self) -> None:
         """There is no gauge to blank."""
 

@@ -983,7 +983,7 @@ ONLY = {
         "proxy.console.overview",  # reads a scrape
     },
     "aiohttp": {
-        *("proxy.admin", "proxy.supervisor"),
+        *("proxy.admin", "proxy.supervisor", "proxy.metrics_listener"),
         *("proxy.console.answers", "proxy.console.api", "proxy.console.files"),
         *("proxy.console.following", "proxy.console.routes"),
         *("proxy.control.endpoints", "proxy.control.gate", "proxy.control.workers"),
