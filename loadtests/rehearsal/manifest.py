@@ -75,7 +75,10 @@ def render(folder: Path) -> str:
     Raises:
         RuntimeError: it cannot be rendered.
     """
-    ran = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True)
+    try:
+        ran = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True)
+    except FileNotFoundError:
+        raise RuntimeError("kubectl renders the manifest, and is not installed") from None
     if ran.returncode:
         raise RuntimeError(f"kubectl kustomize {folder}: {ran.stderr.strip()}")
     return ran.stdout
