@@ -540,8 +540,7 @@ TABLE = {
         "~proxy.drift.population ~proxy.scoring"
     ),
     "proxy.metrics": (
-        "proxy.config proxy.drift.gauges proxy.model_metrics proxy.shadow_metrics "
-        "prometheus_client"
+        "proxy.config proxy.drift.gauges proxy.model_metrics proxy.shadow_metrics prometheus_client"
     ),
     "proxy.shared_memory": "proxy.errors proxy.pb proxy.rpc proxy.upstream proxy.wire",
     "proxy.adapt": "proxy.config proxy.errors proxy.layouts proxy.pb",
