@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, Message
 
 from proxy import rpc
 from proxy.arena import PREFIX
-from proxy.errors import SharedMemoryRefused
+from proxy.errors import InvalidRequest, SharedMemoryRefused
 from proxy.pb import open_inference_pb2 as pb
 from proxy.wire import Head
 
@@ -40,6 +40,9 @@ def refuse_call(method: rpc.Rpc, data: bytes, *, in_use: bool) -> None:
     Args:
         in_use: tensors go through our memory. To unregister all regions is then refused: Triton
             unmaps them at once, also under inferences that read them.
+
+    Raises:
+        InvalidRequest: what is asked cannot be read here; Triton might read it all the same.
     """
     kind = _REQUESTS.get(method.name)
     if kind is None:
@@ -47,7 +50,7 @@ def refuse_call(method: rpc.Rpc, data: bytes, *, in_use: bool) -> None:
     try:
         request = kind.FromString(data)
     except DecodeError:
-        return  # for Triton to say
+        raise InvalidRequest(f"the message is not a valid {kind.DESCRIPTOR.name}") from None
     key = getattr(request, "key", "").lstrip("/")  # as shm_open does
     name = getattr(request, "name", "")
     if name.startswith(PREFIX) or key.startswith(PREFIX):

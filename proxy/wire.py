@@ -25,6 +25,7 @@ from proxy.datatypes import (
 from proxy.errors import InvalidRequest, InvalidTensor
 from proxy.fields import Buffer, Pieces, RawPiece, raw_header, split
 from proxy.pb import open_inference_pb2 as pb
+from proxy.unread import refuse_unread
 
 Changes = Mapping[int, Buffer | Sequence[tuple[int, Buffer]]]
 """By index: a whole new payload in raw form, or (offset, bytes) to write over the old one."""
@@ -147,6 +148,7 @@ class Head:
             message = pb.ModelInferRequest.FromString(data)
         except DecodeError:
             raise InvalidRequest(_NOT_A_REQUEST) from None
+        refuse_unread(message)
         inputs = tuple([_tensor(index, item) for index, item in enumerate(message.inputs)])
         shared = any(tensor.shared_memory is not None for tensor in inputs) or any(
             _SHM_REGION in output.parameters for output in message.outputs

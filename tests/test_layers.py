@@ -533,7 +533,7 @@ TABLE = {
     "proxy.vectors": "proxy.case proxy.codec proxy.errors torch",
     "proxy.waveforms": "proxy.adapt proxy.case proxy.codec proxy.errors torch",
     "proxy.codec": "proxy.adapt proxy.case proxy.errors numpy torch",
-    "proxy.wire": "proxy.datatypes proxy.errors proxy.fields proxy.pb google numpy",
+    "proxy.wire": "proxy.datatypes proxy.errors proxy.fields proxy.pb proxy.unread google numpy",
     "proxy.datatypes": "proxy.errors proxy.fields proxy.pb numpy",
     "proxy.defence": (
         "proxy.adapt proxy.config proxy.dispatch proxy.model_metrics proxy.shadow_metrics "
@@ -775,6 +775,7 @@ TABLE = {
     "proxy.drain": "",
     "proxy.metrics_listener": "proxy.admin proxy.errors aiohttp",
     "proxy.drift.thrift": "",
+    "proxy.unread": "proxy.errors proxy.pb google",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "proxy.drift.settings proxy.tracing.settings pydantic",
     "proxy.errors": "",

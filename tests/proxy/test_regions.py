@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from proxy.config import RpcGroup
-from proxy.errors import SharedMemoryRefused
+from proxy.errors import InvalidRequest, SharedMemoryRefused
 from proxy.pb import open_inference_pb2 as pb
 from proxy.regions import refuse_call, refuse_reference, without_ours
 from proxy.rpc import RPCS
@@ -51,9 +51,17 @@ def test_calls_about_our_memory_are_refused(name: str, request_: object) -> None
 
 def test_other_calls_are_not() -> None:
     refuse_call(STATUS, pb.SystemSharedMemoryStatusRequest().SerializeToString(), in_use=True)
-    refuse_call(STATUS, b"\xff", in_use=True)
     refuse_call(RPCS["SystemSharedMemoryUnregister"], b"", in_use=False)
     refuse_call(RPCS["CudaSharedMemoryStatus"], b"", in_use=True)
+
+
+def test_calls_that_cannot_be_read_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="SystemSharedMemoryStatusRequest"):
+        refuse_call(STATUS, b"\xff", in_use=True)
+    # A tag of more than 32 bits: the server's protobuf drops the rest and reads the name.
+    wide = b"\x8a\x80\x80\x80\x10" + bytes([len(OURS)]) + OURS.encode()
+    with pytest.raises(InvalidRequest):
+        refuse_call(STATUS, wide, in_use=True)
 
 
 def test_all_regions_are_not_unregistered_under_ours() -> None:
