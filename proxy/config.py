@@ -542,7 +542,12 @@ class Config(_Strict):
     those. Requests that are not scored, or observed only, end with their client, as without
     Breakwater."""
     response_compression: Literal["none", "gzip", "deflate"] = "none"
-    """Compression of answers, for clients that accept it. Requests may always be compressed."""
+    """Compression of answers, for clients that accept it."""
+    request_compression: Literal["accept", "refuse"] = "accept"
+    """Requests that clients compressed (gzip, deflate). accept, as Triton does: unpacked up to
+    `max_message_bytes`, which bounds all that a worker works on together, too; past either they are
+    refused with RESOURCE_EXHAUSTED. refuse: UNIMPLEMENTED, for those who would rather not unpack a
+    gigabyte a second for clients that send a megabyte."""
     scrub_errors: bool = False
     """Replace the text of Triton's errors with a fixed one (error texts have leaked internals)."""
     principal_header: str | None = None

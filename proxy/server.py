@@ -40,6 +40,7 @@ from proxy.reflection import add_reflection
 from proxy.service import TritonService
 from proxy.tasks import Tasks
 from proxy.tracing.settings import MISSING
+from proxy.unpacking import Unpacker, UnpackingServer, channel_options
 from proxy.upstream import Upstream
 from proxy.watcher import Watcher
 
@@ -119,6 +120,7 @@ class Server:
         self._metrics = Metrics()
         self._audit = AuditLog(config.audit.path, self._metrics.audit_dropped)
         self._upstream = _upstream(config)
+        self._unpacker = Unpacker(config.max_message_bytes)
         self._tracing = _tracing(config, self._metrics, "" if admin is None else admin.stem)
         self._history = self._new_history(config)
         defences = self._in_force = self._defences(config)
@@ -163,12 +165,16 @@ class Server:
                 ("grpc.so_reuseport", int(self._share_port)),
                 ("grpc.max_connection_age_ms", _connection_age_ms(config)),
                 *_KEEPALIVE,
+                *channel_options(accepts=config.request_compression == "accept"),
             ),
             compression=_COMPRESSION[config.response_compression],
         )
-        service = TritonService(self._pipeline, self._upstream, self._metrics, self._tracing)
+        service = TritonService(
+            *(self._pipeline, self._upstream, self._metrics, self._tracing), unpacker=self._unpacker
+        )
         server.add_generic_rpc_handlers((service,))
-        health_pb2_grpc.add_HealthServicer_to_server(self._monitor.health, server)
+        small = UnpackingServer(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._monitor.health, small)
         add_reflection(server)
         return server
 
@@ -274,6 +280,7 @@ class Server:
         await self._server.stop(grace=grace_s)
         self._pipeline.flush()
         await self._pipeline.close()
+        self._unpacker.close()
         await self._records.close()
         if self._history is not None:
             await self._history.close()

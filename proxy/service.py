@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,6 +22,7 @@ from proxy.pb import open_inference_pb2 as pb
 from proxy.pipeline import Pipeline
 from proxy.status import status_of
 from proxy.stream import StreamSession
+from proxy.unpacking import Unpacker, is_packed
 from proxy.upstream import Answer, Metadata, Upstream
 
 if TYPE_CHECKING:  # OpenTelemetry is loaded only when tracing is configured
@@ -41,12 +43,16 @@ _NOT_READY = pb.ServerReadyResponse(ready=False).SerializeToString()
 """The same bytes for ModelReady."""
 
 
+_Unary = Callable[[bytes, grpc.aio.ServicerContext], Awaitable[bytes]]
+
+
 class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Serves Triton's RPCs as opaque bytes; unknown methods stay UNIMPLEMENTED.
 
     Args:
         pipeline: takes the inference requests.
         upstream: takes everything else that policy allows.
+        unpacker: takes compressed messages.
         tracing: records requests; None: none.
     """
 
@@ -56,11 +62,14 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         upstream: Upstream,
         metrics: Metrics,
         tracing: Tracing | None = None,
+        *,
+        unpacker: Unpacker,
     ) -> None:
         self._pipeline = pipeline
         self._upstream = upstream
         self._metrics = metrics
         self._tracing = tracing
+        self._unpacker = unpacker
         self._health_in_flight = 0
         self._handlers = {path: self._handler(r) for path, r in rpc.BY_PATH.items()}
 
@@ -72,10 +81,34 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _handler(self, method: rpc.Rpc) -> grpc.RpcMethodHandler:
         if method is rpc.INFER:
-            return grpc.unary_unary_rpc_method_handler(self._infer)
+            return grpc.unary_unary_rpc_method_handler(self._unpacking(self._infer))
         if method is rpc.STREAM_INFER:
-            return grpc.stream_stream_rpc_method_handler(self._stream)
-        return grpc.unary_unary_rpc_method_handler(self._opaque(method))
+            return grpc.stream_stream_rpc_method_handler(self._streaming)
+        return grpc.unary_unary_rpc_method_handler(self._unpacking(self._opaque(method)))
+
+    def _unpacking(self, handle: _Unary) -> _Unary:
+        """The same handler, of messages that may be compressed."""
+
+        async def taken(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            try:
+                if is_packed(data):
+                    return await self._unpacked(handle, data, context)
+                return await handle(data, context)
+            except grpc.aio.AbortError as error:
+                data = b""
+                _let_go(error)
+                raise
+
+        return taken
+
+    async def _unpacked(
+        self, handle: _Unary, data: bytes, context: grpc.aio.ServicerContext
+    ) -> bytes:
+        try:
+            async with self._unpacker.unpacked(data) as plain:
+                return await handle(plain, context)
+        except ProxyError as error:  # the message's: handlers end with statuses of their own
+            await self._abort(context, error)
 
     # -- inference -----------------------------------------------------------------------------
 
@@ -112,6 +145,13 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
             pipeline.finish(flow, outcome)
         return answer.data
 
+    async def _streaming(self, messages: object, context: grpc.aio.ServicerContext) -> None:
+        try:
+            await self._stream(messages, context)
+        except grpc.aio.AbortError as error:
+            _let_go(error)
+            raise
+
     async def _stream(self, messages: object, context: grpc.aio.ServicerContext) -> None:
         pipeline = self._pipeline
         flow = self._flow(context, streamed=True)
@@ -124,7 +164,9 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
             await self._abort(context, error)
         upstream, scrub = self._upstream, self._scrub
         try:
-            session = StreamSession(pipeline, upstream, context, flow, metadata, scrub=scrub)
+            session = StreamSession(
+                *(pipeline, upstream, context, flow, metadata), scrub=scrub, unpacker=self._unpacker
+            )
             await session.run()
             flow.outcome = "ok"
         except ProxyError as error:
@@ -145,9 +187,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     # -- everything else -----------------------------------------------------------------------
 
-    def _opaque(
-        self, method: rpc.Rpc
-    ) -> Callable[[bytes, grpc.aio.ServicerContext], Awaitable[bytes]]:
+    def _opaque(self, method: rpc.Rpc) -> _Unary:
         """A handler that forwards one RPC unseen, if policy allows it."""
         is_readiness = method.name in ("ServerReady", "ModelReady")
 
@@ -279,6 +319,16 @@ def _cut_short(flow: Flow) -> str:
     if flow.deadline_s is not None and time.monotonic() >= flow.deadline_s:
         return DeadlineExceeded.kind
     return "cancelled"
+
+
+def _let_go(error: grpc.aio.AbortError) -> None:
+    """Free what the frames hold that an aborted call has left: its message, for one.
+
+    The call's context keeps the exception, and the exception's frames the context. In that circle
+    refused messages would stay until the garbage collector comes, gigabytes at times.
+    """
+    error.__context__ = None
+    traceback.clear_frames(error.__traceback__)
 
 
 def _failed(flow: Flow, error: ProxyError) -> None:

@@ -25,6 +25,7 @@ from proxy.pb import open_inference_pb2 as pb
 from proxy.pipeline import Pipeline
 from proxy.status import status_of
 from proxy.tasks import Tasks
+from proxy.unpacking import Unpacker, is_packed
 from proxy.upstream import Metadata, Upstream, UpstreamStream
 
 _GRPC_ERROR = ("triton_grpc_error", "true")
@@ -55,6 +56,7 @@ class StreamSession:
     Args:
         flow: the stream's own facts; each message gets a flow of its own.
         scrub: takes the text out of Triton's errors, where policy wants that.
+        unpacker: takes compressed messages; one that cannot be unpacked ends the stream.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class StreamSession:
         metadata: Metadata | None,
         *,
         scrub: Callable[[UpstreamError], UpstreamError],
+        unpacker: Unpacker,
     ) -> None:
         self._pipeline = pipeline
         self._upstream = upstream
@@ -73,6 +76,7 @@ class StreamSession:
         self._flow = flow
         self._metadata = metadata
         self._scrub = scrub
+        self._unpacker = unpacker
         self._scrubs = pipeline.parts.config.scrub_errors
         self._ends_on_error = _GRPC_ERROR in (metadata or ())
         self._due: deque[_Refused | None] = deque()
@@ -134,7 +138,11 @@ class StreamSession:
             self._taken += 1
             self._is_taking = True
             try:
-                await self._take(call, data)
+                if is_packed(data):
+                    async with self._unpacker.unpacked(data) as plain:
+                        await self._take(call, plain)
+                else:
+                    await self._take(call, data)
             finally:
                 self._is_taking = False
             while len(self._due) >= _MOST_DUE:

@@ -30,6 +30,7 @@ RESTART_FIELDS = (
     "device",
     "history",
     "records",
+    "request_compression",
     "response_compression",
     "tracing",
     "upstream_shared_memory",

@@ -404,8 +404,8 @@ TABLE = {
         "proxy.metrics_listener proxy.monitor proxy.pipeline proxy.records.kept "
         "proxy.records.record proxy.records.records proxy.records.sketch "
         "proxy.records.snapshot proxy.records.watches proxy.reflection proxy.service "
-        "proxy.tasks proxy.tracing.settings proxy.upstream proxy.watcher grpc grpc_health "
-        "+proxy.drift.watch +proxy.explorer.desk +proxy.history.history "
+        "proxy.tasks proxy.tracing.settings proxy.unpacking proxy.upstream proxy.watcher grpc "
+        "grpc_health +proxy.drift.watch +proxy.explorer.desk +proxy.history.history "
         "+proxy.tracing.tracing ~proxy.drift.watch ~proxy.explorer.desk "
         "~proxy.history.history ~proxy.tracing.tracing"
     ),
@@ -422,8 +422,8 @@ TABLE = {
     ),
     "proxy.service": (
         "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb "
-        "proxy.pipeline proxy.regions proxy.rpc proxy.status proxy.stream proxy.upstream grpc "
-        "~proxy.tracing.tracing"
+        "proxy.pipeline proxy.regions proxy.rpc proxy.status proxy.stream proxy.unpacking "
+        "proxy.upstream grpc ~proxy.tracing.tracing"
     ),
     "proxy.scoring": (
         "detectors.base detectors.drift_inputs detectors.query_history detectors.rule "
@@ -444,7 +444,7 @@ TABLE = {
     "proxy.cascade": "detectors.base detectors.rule purifiers.learned torch",
     "proxy.stream": (
         "proxy.errors proxy.flow proxy.headers proxy.pb proxy.pipeline proxy.rpc proxy.status "
-        "proxy.tasks proxy.upstream proxy.wire google grpc"
+        "proxy.tasks proxy.unpacking proxy.upstream proxy.wire google grpc"
     ),
     "proxy.artifacts": (
         "detectors.calibration detectors.drift_reference proxy.config proxy.errors "
@@ -652,7 +652,7 @@ TABLE = {
     ),
     "proxy.control.listener": (
         "proxy.config proxy.control.access proxy.control.control proxy.control.service "
-        "proxy.errors proxy.health grpc grpc_health grpc_reflection"
+        "proxy.errors proxy.health proxy.unpacking grpc grpc_health grpc_reflection"
     ),
     "proxy.control.messages": "proxy.pb proxy.records.snapshot",
     "proxy.control.policies": (
@@ -776,6 +776,7 @@ TABLE = {
     "proxy.metrics_listener": "proxy.admin proxy.errors aiohttp",
     "proxy.drift.thrift": "",
     "proxy.unread": "proxy.errors proxy.pb google",
+    "proxy.unpacking": "proxy.errors grpc",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "proxy.drift.settings proxy.tracing.settings pydantic",
     "proxy.errors": "",
@@ -965,7 +966,7 @@ ONLY = {
     },
     "grpc": {
         *("proxy.server", "proxy.service", "proxy.status", "proxy.stream", "proxy.upstream"),
-        *("proxy.health", "proxy.probe", "proxy.reflection"),
+        *("proxy.health", "proxy.probe", "proxy.reflection", "proxy.unpacking"),
         *("proxy.control.client", "proxy.control.listener", "proxy.control.service"),
         "proxy.tracing.tracing",
     },

@@ -15,6 +15,7 @@ from proxy.control.control import Control
 from proxy.control.service import DESCRIPTOR, ControlService
 from proxy.errors import ConfigError
 from proxy.health import HealthServicer
+from proxy.unpacking import channel_options
 
 MAX_ASK_BYTES = 2 * 1024 * 1024
 """A policy of the largest size, and what its message adds."""
@@ -45,6 +46,7 @@ class Listener:
                 ("grpc.max_receive_message_length", MAX_ASK_BYTES),
                 ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
                 ("grpc.so_reuseport", 0),  # or a second proxy would get half of the calls
+                *channel_options(accepts=False),  # unpacked before anybody is asked for a token
             ),
             maximum_concurrent_rpcs=MAX_CALLS,
         )

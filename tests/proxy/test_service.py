@@ -22,6 +22,7 @@ from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
 from proxy.pipeline import Parts, Pipeline
 from proxy.service import TritonService
+from proxy.unpacking import Unpacker
 from tests.builders import infer_request
 from tests.proxy.running import (
     Call,
@@ -288,7 +289,8 @@ async def test_a_defect_tells_the_client_nothing(caplog: pytest.LogCaptureFixtur
         metrics=metrics,
         audit=audit,
     )
-    service = TritonService(pipeline, upstream, metrics)  # type: ignore[arg-type]
+    unpacker = Unpacker(1 << 20)
+    service = TritonService(pipeline, upstream, metrics, unpacker=unpacker)  # type: ignore[arg-type]
     async with serving(service) as address, grpc.aio.insecure_channel(address) as channel:
         for name in ("ModelInfer", "ModelMetadata"):
             reply = await ask(channel, name, REQUESTS[name])
