@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from proxy import image_files
 from proxy.errors import InvalidTensor
 
 _FORMATS = ("JPEG", "PNG")
@@ -41,8 +42,10 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
     Only the header is read before the size check, so that a bomb is refused unopened.
 
     Raises:
-        InvalidTensor: not a readable JPEG or PNG, or more than `max_pixels` pixels.
+        InvalidTensor: not a readable JPEG or PNG, or one that readers do not agree about, or more
+            than `max_pixels` pixels, or made to take long.
     """
+    image_files.check(data)
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd EXIF data, and of sizes, where ours is an error and comes first.
@@ -64,9 +67,12 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
 
 def _pixels(image: Image.Image) -> Pixels:
     if image.mode.startswith("I"):
-        # Sixteen bits of grey. Pillow's own conversion clips at 255, which turns almost any such
-        # image white; other decoders keep the upper eight bits.
-        return (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)[:, :, None]
+        # Pillow's own conversion clips at 255, other decoders keep the upper eight bits: what one
+        # shows as a picture is black to the other, and could not be judged for both.
+        raise InvalidTensor(
+            "an encoded image has sixteen bits of grey, which readers do not agree about: send "
+            "eight bits"
+        )
     grey = image.mode in ("1", "L", "LA")
     pixels = np.asarray(image.convert("L" if grey else "RGB"))
     return pixels.reshape(*pixels.shape[:2], -1)
