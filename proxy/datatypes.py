@@ -28,6 +28,10 @@ MAX_STRINGS = 1 << 18
 
 INT64_MAX = 2**63 - 1
 
+MAX_ELEMENTS = INT64_MAX // 8
+"""Most elements a shape may speak of, also beside an axis of length 0: the bytes of the widest
+datatype must fit int64 as well, or neither numpy nor torch make an array of that shape."""
+
 _LENGTH = struct.Struct("<I")
 
 
@@ -82,8 +86,8 @@ def element_count(shape: Sequence[int]) -> int:
     """Return the number of elements of a shape; 1 for the empty shape.
 
     Raises:
-        InvalidTensor: a dimension is negative, or the product leaves int64 (also on the way: a
-            later 0 does not mend it, since the server may multiply in any order).
+        InvalidTensor: a dimension is negative, or the product is over MAX_ELEMENTS (also on the
+            way: a later 0 does not mend it, since the server may multiply in any order).
     """
     count, largest = 1, 1
     for size in shape:
@@ -91,7 +95,7 @@ def element_count(shape: Sequence[int]) -> int:
             raise InvalidTensor(f"dimension {size} of shape {list(shape)} is negative")
         count *= size
         largest *= size or 1
-        if largest > INT64_MAX:
+        if largest > MAX_ELEMENTS:
             raise InvalidTensor(f"shape {list(shape)} has too many elements")
     return count
 

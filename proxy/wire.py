@@ -329,11 +329,12 @@ class StreamResponse:
             raise InvalidRequest("the message is not a valid ModelStreamInferResponse") from None
         if not pieces:
             return cls(error, None)
-        # Protobuf merges a message field that comes twice; so does concatenation.
-        body: Buffer = pieces[0].view
-        if len(pieces) > 1:
-            body = b"".join([piece.view for piece in pieces])
-        return cls(error, InferResponse.parse(body))
+        # Protobuf merges a message field that comes twice; so does concatenation, of parts that are
+        # messages each: a field may not begin in one and end in the next.
+        parsed = [InferResponse.parse(piece.view) for piece in pieces]
+        if len(parsed) == 1:
+            return cls(error, parsed[0])
+        return cls(error, InferResponse.parse(b"".join([piece.view for piece in pieces])))
 
 
 def stream_error(request_id: str, text: str) -> bytes:

@@ -8,7 +8,7 @@ from tritonclient.utils import deserialize_bf16_tensor, serialize_bf16_tensor
 
 from proxy.datatypes import (
     DATATYPES,
-    INT64_MAX,
+    MAX_ELEMENTS,
     MAX_STRINGS,
     TYPED_FIELDS,
     array_from_raw,
@@ -38,7 +38,7 @@ def test_typed_fields_are_those_of_the_message() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "count"),
-    [((), 1), ((0,), 0), ((3, 0, 2), 0), ((2, 3, 4), 24), ((INT64_MAX,), INT64_MAX)],
+    [((), 1), ((0,), 0), ((3, 0, 2), 0), ((2, 3, 4), 24), ((MAX_ELEMENTS,), MAX_ELEMENTS)],
 )
 def test_element_count(shape: tuple[int, ...], count: int) -> None:
     assert element_count(shape) == count
@@ -52,6 +52,7 @@ def test_element_count(shape: tuple[int, ...], count: int) -> None:
         ((2**62, 2), "too many"),
         ((2**32, 2**32), "too many"),
         ((0, 2**62, 2), "too many"),
+        ((0, 2**61), "too many"),
         ((2**62, 2, 0), "too many"),
     ],
 )

@@ -657,6 +657,15 @@ def test_an_answer_in_two_pieces_is_merged_as_protobuf_merges_it() -> None:
 # --- the proxy's own queries --------------------------------------------------------------------
 
 
+def test_an_answer_whose_parts_are_messages_only_together() -> None:
+    body = pb.ModelInferResponse(model_name="model", id="id").SerializeToString()
+    torn = field(2, body[:3]) + field(2, body[3:])
+    with pytest.raises(DecodeError):
+        pb.ModelStreamInferResponse.FromString(torn)
+    with pytest.raises(InvalidRequest):
+        StreamResponse.parse(torn)
+
+
 def test_built_requests_are_protobufs() -> None:
     parameters = {"priority": 3, "flag": True, "text": "t", "rate": 0.5}
     expected = infer_request(
