@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator
 from typing import Any
 
+from proxy.answers import check_whose
 from proxy.budget import add_time, timed
 from proxy.cancellations import Cancellations
 from proxy.inspection import Inspection
@@ -133,12 +134,14 @@ class Forward:
         self._is_sent = True
         inspection = self._inspection
         with inspection.flow.calling("upstream", inspection.metadata) as metadata:
-            return await self._upstream.infer(
+            answer = await self._upstream.infer(
                 self._data,
                 timeout_s=self._timeout_s,
                 metadata=metadata,
                 request=inspection.request,
             )
+        check_whose(answer.data, inspection.flow.client_id)
+        return answer
 
     def _note(self, task: asyncio.Task[Answer]) -> None:
         """Note the time of a call whose answer counts; a void one ends after its request."""

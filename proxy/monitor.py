@@ -10,13 +10,15 @@ from google.protobuf.message import DecodeError
 
 from proxy import rpc
 from proxy.defences import Defences
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, UpstreamError
 from proxy.health import HealthServicer
 from proxy.pb import open_inference_pb2 as pb
 from proxy.upstream import Upstream
 
 _TICK_S = 1.0
 _ASK_TIMEOUT_S = 2.0
+_RENEW_AFTER = 3
+"""So many questions in a row that nobody answered, and the next ones take a new connection."""
 _REFRESH_TICKS = 30
 """How often a healthy Triton is asked again for its models' descriptions, in ticks."""
 
@@ -50,6 +52,7 @@ class Monitor:
         self._ready = False
         self._draining = False
         self._stale = True
+        self._unanswered = 0
         self._wake = asyncio.Event()
 
     @property
@@ -137,10 +140,23 @@ class Monitor:
             answer = await self._upstream.call(
                 rpc.RPCS[name].path, request.SerializeToString(), timeout_s=_ASK_TIMEOUT_S
             )
+            self._unanswered = 0
             return response.FromString(answer.data).ready
         except (ProxyError, DecodeError) as error:
             log.debug("%s: %s", name, error)
+            self._note(error)
             return False
+
+    def _note(self, error: Exception) -> None:
+        """A question that nobody answers may have gone into a connection that is dead."""
+        if not isinstance(error, UpstreamError) or error.code_name != "DEADLINE_EXCEEDED":
+            self._unanswered = 0  # refused, lost or answered: the connection tells
+            return
+        self._unanswered += 1
+        if self._unanswered >= _RENEW_AFTER:
+            self._unanswered = 0
+            log.warning("the model server does not answer: trying a new connection")
+            self._upstream.renew()
 
     def _publish(self) -> None:
         models = {name: able and not self._draining for name, able in self._models.items()}

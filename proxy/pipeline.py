@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from proxy import regions, wire
 from proxy.aggregator import Aggregator
+from proxy.answers import check_whose
 from proxy.assessor import Assessor
 from proxy.audit import AuditLog
 from proxy.batcher import Batcher
@@ -231,9 +232,11 @@ class Pipeline:
         started = time.monotonic()
         try:
             with flow.calling("upstream", metadata) as along:
-                return await self._upstream.infer(
+                answer = await self._upstream.infer(
                     message, timeout_s=timeout_s, metadata=along, request=request
                 )
+            check_whose(answer.data, flow.client_id)
+            return answer
         except UpstreamError as error:
             defence.metrics.upstream_error(error.code_name)
             raise

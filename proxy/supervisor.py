@@ -49,6 +49,9 @@ EXIT_CONFIG = 2
 """Exit code of a worker that refuses its configuration; before any worker ran, it ends us all."""
 GRACE_S = 5.0  # past the times of a drain, before a worker is killed
 ASK_TIMEOUT_S = 2.0  # a worker's loop is never busy for longer
+LOOK_S = 3.0  # between looks at each worker
+HUNG_AFTER = 3
+"""So many looks in a row without an answer, from a worker that had answered, and it is replaced."""
 RETELL_S = 0.2  # between tries to reach a worker that is starting
 RELOAD_TIMEOUT_S = 120.0  # a reload loads every model's networks, and asks Triton about each
 STABLE_S = 60.0  # a worker that lived this long did not die of its start
@@ -73,6 +76,7 @@ async def supervise(
     announce: Callable[[str, str], None] | None = None,
     command: Sequence[str] = _COMMAND,
     backoff_s: float = 0.5,
+    look_s: float = LOOK_S,
 ) -> int:
     """Run workers until SIGTERM, SIGINT or /drain; return the exit code.
 
@@ -86,6 +90,7 @@ async def supervise(
             logged in any case.
         command: the program the arguments are for.
         backoff_s: wait before the first replacement of a worker; doubles with each early death.
+        look_s: between looks at each worker, whether it still answers.
 
     Returns:
         0; 1 when a worker had to be killed or failed to drain; 2 when the configuration was
@@ -97,7 +102,9 @@ async def supervise(
     with _reserved(config.listen) as listen, runtime_folder() as folder, _history_file() as file:
         line = [*command, *argv, "--listen", listen, "--worker-dir", str(folder)]
         line += ["--worker-history", str(file)]
-        supervisor = Supervisor(line, config, workers, folder, backoff_s, files=[file])
+        supervisor = Supervisor(
+            line, config, workers, folder, backoff_s, files=[file], look_s=look_s
+        )
         policy = None if path is None else PolicyFile(path, {**(overrides or {}), "listen": listen})
         control = ControlHost(supervisor, config, policy)
         console = Console(supervisor, control.control)
@@ -151,6 +158,7 @@ class Supervisor:
         folder: private folder for sockets and metrics.
         backoff_s: wait before the first replacement of a worker.
         files: descriptors that every worker gets.
+        look_s: between looks at each worker.
     """
 
     def __init__(
@@ -162,8 +170,10 @@ class Supervisor:
         backoff_s: float,
         *,
         files: Sequence[int] = (),
+        look_s: float = LOOK_S,
     ) -> None:
         self._command = command
+        self._look_s = look_s
         self._files = files
         self._config = config
         self._workers = workers
@@ -210,6 +220,13 @@ class Supervisor:
         for process in self._running.values():
             with contextlib.suppress(ProcessLookupError):  # ended, but not yet waited for
                 process.send_signal(number)
+
+    def hang_up(self) -> None:
+        """Have every worker read the configuration again; who is only starting reads it anyway."""
+        for index, process in self._running.items():
+            if worker_socket(self._folder, index).exists():
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """Start the drain, or hurry it; `run` returns when it is over."""
@@ -392,13 +409,28 @@ class Supervisor:
         self._metrics.started()
         if self._stopping.is_set():  # while it was being started
             process.terminate()
+        looking = self._telling.start(self._look_after(index, process))
         try:
             return await process.wait()
         finally:
+            looking.cancel()
             if process.returncode is None:  # we are being cancelled
                 process.kill()
             del self._running[index]
             self._metrics.ended(process.pid)
+
+    async def _look_after(self, index: int, process: Process) -> None:
+        """Kill a worker that hangs: the kernel would go on giving it connections."""
+        has_answered, unanswered = False, 0
+        while not self._draining:
+            await asyncio.sleep(self._look_s)
+            status, _ = await self._ask(index, "GET", "/ready", ASK_TIMEOUT_S)
+            has_answered = has_answered or bool(status)
+            unanswered = 0 if status or not has_answered else unanswered + 1
+            if unanswered >= HUNG_AFTER and not self._draining:
+                log.error("worker %d hangs: killed", index)
+                process.kill()
+                return
 
 
 @contextlib.contextmanager
@@ -440,7 +472,7 @@ def _signals(supervisor: Supervisor) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, supervisor.stop)
     loop.add_signal_handler(signal.SIGINT, supervisor.interrupt)
-    loop.add_signal_handler(signal.SIGHUP, supervisor.signal, signal.SIGHUP)
+    loop.add_signal_handler(signal.SIGHUP, supervisor.hang_up)
     try:
         yield
     finally:

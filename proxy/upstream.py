@@ -114,16 +114,33 @@ class Upstream:
     """
 
     def __init__(self, address: str, *, max_message_bytes: int) -> None:
-        self._channel = grpc.aio.insecure_channel(
-            address,
+        self._address = address
+        self._max_message_bytes = max_message_bytes
+        self._channel = self._connection()
+
+    def _connection(self) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(
+            self._address,
             options=(
-                ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", max_message_bytes),
+                ("grpc.max_receive_message_length", self._max_message_bytes),
+                ("grpc.max_send_message_length", self._max_message_bytes),
                 # Never through a proxy of the environment: the upstream is a neighbour.
                 ("grpc.enable_http_proxy", 0),
+                # Otherwise the next channel would get this one's connection; see `renew`.
+                ("grpc.use_local_subchannel_pool", 1),
                 *_RECONNECT,
             ),
         )
+
+    def renew(self) -> None:
+        """Make calls on a new connection from now on; those under way go on where they are.
+
+        For a connection that was lost without a word, when a router has forgotten it or the other
+        machine is gone: TCP finds that out after a quarter of an hour. gRPC's own keepalive does
+        not help, as Triton hangs up on whoever pings more often than every five minutes.
+        """
+        # The old channel goes with the last call that holds it.
+        self._channel = self._connection()
 
     async def call(
         self, method: str, data: bytes, *, timeout_s: float | None, metadata: Metadata | None = None

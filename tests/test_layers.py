@@ -462,7 +462,7 @@ TABLE = {
     ),
     "proxy.files": "",
     "proxy.pipeline": (
-        "proxy.aggregator proxy.assessor proxy.audit proxy.batcher proxy.budget "
+        "proxy.aggregator proxy.answers proxy.assessor proxy.audit proxy.batcher proxy.budget "
         "proxy.cancellations proxy.config proxy.defence proxy.device proxy.enforcer "
         "proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection proxy.metrics "
         "proxy.observer proxy.reader proxy.records.record proxy.records.records proxy.regions "
@@ -505,7 +505,8 @@ TABLE = {
         "proxy.inspection proxy.tasks proxy.upstream"
     ),
     "proxy.forward": (
-        "proxy.budget proxy.cancellations proxy.inspection proxy.tasks proxy.upstream"
+        "proxy.answers proxy.budget proxy.cancellations proxy.inspection proxy.tasks "
+        "proxy.upstream"
     ),
     "proxy.cancellations": "",
     "proxy.dispatch": "",

@@ -43,7 +43,7 @@ class Stage:
         try:
             self.redis = self._stack.enter_context(RedisServer(folder))
             log = folder / "triton.log"
-            self.triton = EmbeddedTriton(_repository(folder / "models"), log=log)
+            self.triton = EmbeddedTriton(repository(folder / "models"), log=log)
             self._stack.enter_context(self.triton)
             self._settings = self._configured(shared_memory)
             self.admin: str = self._settings["admin"]
@@ -133,7 +133,8 @@ def _of(model: str) -> Tensor:
     return Tensor(model.removeprefix("image_"), SIDE, _SAMPLES)
 
 
-def _repository(folder: Path) -> Path:
+def repository(folder: Path) -> Path:
+    """Write both models, and return the folder."""
     for model in (PURIFYING, REFUSING):
         shutil.copytree(_MODEL, folder / model)
         (folder / model / "config.pbtxt").write_text(

@@ -50,6 +50,8 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     from proxy.allocator import keep_large_buffers
 
+    # It means a reload; until that is possible there is nothing to reload, and nobody to end.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     keep_large_buffers()
     config = config_of(options)
     if options.worker_index is None:

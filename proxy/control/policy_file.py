@@ -69,12 +69,15 @@ class PolicyFile:
             return ""
 
     def load(self) -> Config:
-        """The configuration of the file, to be put in force.
+        """The configuration of the file, to be put in force in a process that runs.
 
         Raises:
-            ConfigError: it cannot be used.
+            ConfigError: it cannot be used, or is empty, which is what a full disk or a writer that
+                was stopped leaves: it would take every defence away.
         """
         text = configfile.read(self.path)
+        if not text.strip():
+            raise ConfigError(f"{self.path}: is empty; to serve without models, say `models: {{}}`")
         config = self.parse(text)
         self.loaded = digest_of(text)
         return config

@@ -144,7 +144,7 @@ class History:
     ) -> None:
         self._memory = _memory(file, cfg.capacity)
         self.salts = Salts(cfg, now, secret=self._memory.secret)
-        self._now = now
+        self._now, self._clock = now, clock
         self._ttl_s = cfg.ttl_minutes * 60
         self._metrics = metrics
         self._later: deque[Callable[[], None]] = deque()
@@ -158,7 +158,7 @@ class History:
                 clock=clock,
                 memory=self._memory,
             )
-            self._quarantine = Quarantine(now, memory=self._memory)
+            self._quarantine = Quarantine(clock, wall=now, memory=self._memory)
             self._trails = Trails(memory=self._memory)
             self._pardons = Pardons(self._memory)
             self._memory.repair = self._local.repair
@@ -245,9 +245,9 @@ class History:
         half_life_s = policy.quarantine_minutes * 60
         until = max(float(each.marks.max(initial=0)) for each in found)
         if until and half_life_s:
-            longest = self._now() + LONGEST * half_life_s
+            left_s = min(until - self._now(), LONGEST * half_life_s)
             impose = partial(self._quarantine.impose, model, principal)
-            self._soon(partial(impose, until=min(until, longest)))
+            self._soon(partial(impose, until=self._clock() + left_s))
 
     def alarm(self, model: str, principal: str, cfg: config.QueryAttacks, trace: Trace) -> None:
         """A request is part of a series that looks like an attack."""

@@ -82,7 +82,9 @@ class Quarantine:
     here; only the series itself gives him away.
 
     Args:
-        clock: seconds since 1970.
+        clock: seconds of a clock that is never set, equal in all who have the memory: whoever sets
+            the machine's to yesterday must not keep principals in quarantine until tomorrow.
+        wall: seconds since 1970, for what people are shown. Default: the clock's own.
         capacity: most principals remembered, over all models; 1 or more.
         memory: where they are kept. Where others have it too, all but `is_quarantined` and
             `quarantined` is for a turn at it, an exclusive one for all that change something.
@@ -90,13 +92,15 @@ class Quarantine:
 
     def __init__(
         self,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         *,
+        wall: Callable[[], float] | None = None,
         capacity: int = 10_000,
         memory: Memory | None = None,
     ) -> None:
         memory = memory or Memory()
         self._clock = clock
+        self._wall = wall or clock
         self._capacity = capacity
         self._used = memory.array(1, np.int64)
         # What is searched with every request lies together.
@@ -152,7 +156,7 @@ class Quarantine:
         Args:
             model: where it raised alarms.
             principal: who did.
-            until: when its quarantine ends there, seconds since 1970: now plus the standing's
+            until: when its quarantine ends there, by our clock: now plus the standing's
                 `quarantined_for_s`. Not a penalty: that would start anew each time it is heard of.
                 What is not a time in the future is ignored.
         """
@@ -243,14 +247,15 @@ class Quarantine:
 
     def _standing(self, row: int, now: float) -> Standing:
         entry = self._entries[row]
+        since_1970_s = self._wall() - self._clock()
         return Standing(
             bytes(self._models[row]).decode(errors="ignore"),
             bytes(self._principals[row]).decode(errors="ignore"),
             alarms=int(entry["alarms"]),
             penalty=_of(entry, now),
             quarantined_for_s=max(0.0, float(entry["until"]) - now),
-            first_alarm=float(entry["first"]),
-            last_alarm=float(entry["last"]),
+            first_alarm=float(entry["first"]) + since_1970_s,
+            last_alarm=float(entry["last"]) + since_1970_s,
             longest_chain=int(entry["chain"]),
         )
 

@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from proxy import wire
-from proxy.answers import copies_request, read_output, shows_output, swap_classes, write_output
+from proxy.answers import (
+    check_whose,
+    copies_request,
+    read_output,
+    shows_output,
+    swap_classes,
+    write_output,
+)
+from proxy.errors import UpstreamError
 from proxy.pb import open_inference_pb2 as pb
 from tests.builders import infer_request, infer_response, set_parameter
 from tests.proxy.test_tensors import SPEC
@@ -179,3 +187,30 @@ def test_two_classes_change_places_to_the_last_bit(datatype: str) -> None:
     expected[0] = rows[0][[0, 2, 1]]
     expected[1] = rows[1][[1, 0, 2]]
     assert raw == expected.tobytes()
+
+
+def answer_named(name: str, model: str = "m") -> bytes:
+    """An answer with this id, behind a model's name of any length."""
+    return pb.ModelInferResponse(model_name=model, model_version="1", id=name).SerializeToString()
+
+
+@pytest.mark.parametrize("model", ["m", "m" * 5000])
+@pytest.mark.parametrize("name", ["a", "é" * 63, "x" * 127, "x" * 128, "x" * 3000])
+def test_an_answer_by_its_own_id_or_none_is_the_requests(name: str, model: str) -> None:
+    check_whose(answer_named(name, model), name)
+    check_whose(answer_named("", model), name)  # a server that does not repeat ids
+    check_whose(answer_named("anything", model), "")
+
+
+@pytest.mark.parametrize("given", ["another", "mine2", "min", "x" * 3000])
+@pytest.mark.parametrize("wanted", ["mine", "x" * 2999])
+def test_an_answer_by_another_id_is_refused(given: str, wanted: str) -> None:
+    with pytest.raises(UpstreamError, match="another request") as refused:
+        check_whose(answer_named(given), wanted)
+    assert refused.value.code_name == "INTERNAL"
+    assert wanted not in str(refused.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xff\xff", b"\x1a\x05mine", b"\x32\x7f"])
+def test_what_cannot_be_read_is_the_servers_own_affair(data: bytes) -> None:
+    check_whose(data, "mine")

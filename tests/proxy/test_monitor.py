@@ -14,10 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from proxy import rpc
 from proxy.config import Config
 from proxy.defences import Defences
+from proxy.errors import ProxyError, UpstreamError, UpstreamUnavailable
 from proxy.metrics import Metrics
 from proxy.monitor import Monitor
 from proxy.pb import open_inference_pb2 as pb
-from proxy.upstream import Upstream
+from proxy.upstream import Answer, Metadata, Upstream
 from tests.proxy.running import Call, Recorder, Running, check_health, running, until
 from tuning.triton import EmbeddedTriton
 
@@ -236,3 +237,47 @@ async def test_the_loop_outlives_a_defect_and_is_not_ready_meanwhile(
     assert "a defect" in caplog.text
     scene.monitor.drain()
     await loop
+
+
+class Dead(Upstream):
+    """A connection into which questions go, and out of which nothing comes."""
+
+    def __init__(self) -> None:
+        super().__init__("127.0.0.1:1", max_message_bytes=1000)
+        self.failure: ProxyError = UpstreamError(4, "Deadline Exceeded")
+        self.renewed = 0
+
+    async def call(
+        self, method: str, data: bytes, *, timeout_s: float | None, metadata: Metadata | None = None
+    ) -> Answer:
+        raise self.failure
+
+    def renew(self) -> None:
+        self.renewed += 1
+
+
+@pytest.mark.parametrize(
+    ("failures", "renewed"),
+    [
+        (["late"] * 3, 1),
+        (["late"] * 2, 0),
+        (["late"] * 6, 2),
+        (["late", "late", "refused", "late", "late"], 0),
+        (["gone"] * 9, 0),
+    ],
+)
+async def test_a_connection_that_nobody_answers_on_is_renewed(
+    failures: list[str], renewed: int
+) -> None:
+    upstream = Dead()
+    told = {
+        "late": UpstreamError(4, "Deadline Exceeded"),
+        "refused": UpstreamError(8, "busy"),
+        "gone": UpstreamUnavailable("the model server cannot be reached"),
+    }
+    monitor = Monitor(upstream, Defences(Config(), Metrics()), lambda ready: None)
+    for failure in failures:
+        upstream.failure = told[failure]
+        await monitor.tick()
+    assert upstream.renewed == renewed
+    await upstream.close()

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 import proxy.supervisor
 from proxy.config import Config
 from proxy.errors import ConfigError
-from proxy.supervisor import EXIT_CONFIG, Supervisor, supervise
+from proxy.supervisor import EXIT_CONFIG, LOOK_S, Supervisor, supervise
 
 COMMAND = (sys.executable, "-m", "tests.proxy.stand_in_worker")
 Event = tuple[str, int, int]
@@ -43,7 +43,9 @@ class Scene:
 
         return await asyncio.start_unix_server(receive, self.socket)
 
-    def start(self, *options: str, workers: int = 2, **config: object) -> None:
+    def start(
+        self, *options: str, workers: int = 2, look_s: float = LOOK_S, **config: object
+    ) -> None:
         settings = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"} | config
         self.done = asyncio.ensure_future(
             supervise(
@@ -53,6 +55,7 @@ class Scene:
                 announce=lambda *both: self.addresses.set_result(both),
                 command=COMMAND,
                 backoff_s=0.001,
+                look_s=look_s,
             )
         )
 
@@ -235,3 +238,34 @@ async def test_a_taken_address_is_a_clear_error(scene: Scene, field: str) -> Non
         scene.start(**settings)
         with pytest.raises(ConfigError, match=f"{field} address 127.0.0.1:.* in use"):
             await scene.done
+
+
+async def test_a_worker_that_hangs_is_replaced(scene: Scene) -> None:
+    """The kernel would go on giving it connections that nobody serves."""
+    scene.start(look_s=0.05)
+    pids = await scene.expect("up", 2)
+    os.kill(pids[0], signal.SIGSTOP)
+    (fresh,) = await scene.expect("up", 1)
+    assert fresh not in pids
+    assert "breakwater_worker_restarts_total 1.0" in (await scene.get("/metrics"))[1]
+    os.kill(pids[1], 0)  # the other one is left alone
+
+
+async def test_a_worker_that_is_only_starting_is_not_sent_a_reload(tmp_path: Path) -> None:
+    """SIGHUP ends a process that has not yet said what it means."""
+    (tmp_path / "metrics").mkdir()
+    sleeper = ("sh", "-c", f"trap 'touch {tmp_path}/heard' HUP; touch {tmp_path}/up; read line")
+    supervisor = Supervisor(sleeper, Config(), 1, tmp_path, 0.001)
+    running = asyncio.ensure_future(supervisor.run())
+    await until((tmp_path / "up").exists)
+    supervisor.hang_up()
+    supervisor.interrupt()
+    await running
+    assert not (tmp_path / "heard").exists()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what another process does."""
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)

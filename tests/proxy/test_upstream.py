@@ -186,3 +186,27 @@ async def test_a_stream_to_nobody_is_unavailable() -> None:
     with pytest.raises(UpstreamUnavailable):
         await stream.read()
     await upstream.close()
+
+
+async def test_a_renewed_connection_is_another_one_and_calls_under_way_go_on(
+    upstream: Upstream, recorder: tuple[Recorder, str]
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    peers: list[str] = []
+
+    async def wait(call: Call, context: grpc.aio.ServicerContext) -> bytes:
+        peers.append(context.peer())
+        begun.set()
+        await go_on.wait()
+        return call.data
+
+    recorder[0].answers["ModelInfer"] = wait
+    under_way = asyncio.ensure_future(upstream.call(INFER, b"old", timeout_s=LIMIT_S))
+    await begun.wait()
+    upstream.renew()
+    begun.clear()
+    fresh = asyncio.ensure_future(upstream.call(INFER, b"new", timeout_s=LIMIT_S))
+    await begun.wait()
+    go_on.set()
+    assert ((await under_way).data, (await fresh).data) == (b"old", b"new")
+    assert len(set(peers)) == 2

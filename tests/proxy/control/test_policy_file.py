@@ -124,6 +124,16 @@ def test_the_digest_is_that_of_what_was_loaded(path: Path) -> None:
     assert file.digest() == ""
 
 
+@pytest.mark.parametrize("text", ["", "\n", " \n\t\n"])
+def test_an_emptied_file_is_not_put_in_force(path: Path, text: str) -> None:
+    """A full disk leaves one; it is valid YAML, and would take every defence away."""
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"is empty; .* say `models: \{\}`"):
+        PolicyFile(path).load()
+    path.write_text("models: {}\n")
+    assert PolicyFile(path).load().models == {}
+
+
 def test_what_no_file_can_hold_is_refused() -> None:
     expect_text("ä" * (MAX_BYTES // 2))
     with pytest.raises(TooLargeError, match="longer than 1,048,576 bytes"):

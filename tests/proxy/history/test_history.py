@@ -38,11 +38,16 @@ class Replica:
 
     def __init__(self, *, file: int | None = None, **settings: Any) -> None:
         self.now = 1_000_000.0
+        self.set_by_s = 0.0
+        """By how much somebody set the wall clock."""
         self.registry = CollectorRegistry()
         cfg = config.History.model_validate(settings)
         metrics = Metrics(self.registry)
         self.history = History(
-            cfg, metrics, file=file, now=lambda: self.now, clock=lambda: self.now
+            *(cfg, metrics),
+            file=file,
+            now=lambda: self.now + self.set_by_s,
+            clock=lambda: self.now,
         )
         salts = self.history.salts
         self._fingerprint = Fingerprinter(salts.steady(MODEL), lambda: salts.of(MODEL))
@@ -257,6 +262,45 @@ async def test_many_alike_in_one_request_take_no_longer_than_some() -> None:
     linked = trace.features[:, LENGTH] > 0
     assert 60 <= linked.sum() <= 64
     assert linked[-1]
+
+
+@pytest.mark.parametrize("set_by_s", [-86_400.0, 86_400.0])
+async def test_a_clock_that_is_set_neither_frees_nor_keeps_anybody(set_by_s: float) -> None:
+    replica = Replica()
+    trace = await replica.history.observe(MODEL, "eve", replica.prints(IMAGES[:1]), POLICY)
+    replica.history.alarm(MODEL, "eve", POLICY, trace)
+    replica.set_by_s = set_by_s
+    assert replica.history.is_quarantined(MODEL, "eve")
+    (shown,) = replica.history.standings()["principals"]
+    assert shown["quarantined_for_s"] == pytest.approx(600)
+    replica.now += 600
+    assert not replica.history.is_quarantined(MODEL, "eve")
+
+
+@pytest.mark.parametrize("set_by_s", [-86_400.0, 86_400.0])
+async def test_a_clock_that_is_set_costs_at_most_one_series(set_by_s: float) -> None:
+    """Salts change with the epoch: what was asked before may be forgotten, and nothing more is."""
+    replica = Replica()
+    copies = near_copies(8)
+    for x in copies[:3]:
+        await replica.ask(x, "eve")
+    replica.set_by_s = set_by_s
+    found = [await replica.ask(x, "eve") for x in copies[3:]]
+    assert found[-1][LENGTH] >= 5
+
+
+async def test_a_mark_dated_far_ahead_lasts_no_longer_than_any(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    async with replicas(2, server, tmp_path) as (first, second):
+        first.set_by_s = 86_400.0
+        trace = await first.history.observe(MODEL, "eve", first.prints(IMAGES[:1]), POLICY)
+        first.history.alarm(MODEL, "eve", POLICY, trace)
+        await first.told()
+        await second.ask(IMAGES[1], "eve")
+        assert second.history.is_quarantined(MODEL, "eve")
+        second.now += 7 * 600 + 1
+        assert not second.history.is_quarantined(MODEL, "eve")
 
 
 async def test_an_imposed_quarantine_lasts_no_longer_than_one_of_its_own(

@@ -318,3 +318,19 @@ def test_a_clock_set_back_lengthens_no_later_quarantine(
     raise_alarms(quarantine, "eve")
     clock.now -= 1e9
     assert raise_alarms(quarantine, "eve").quarantined_for_s == 7 * HALF_LIFE_S
+
+
+@pytest.mark.parametrize("jump_s", [-86_400.0, 86_400.0])
+def test_a_clock_that_is_set_changes_no_quarantine(clock: Clock, jump_s: float) -> None:
+    wall = Clock()
+    wall.now = 2e9
+    quarantine = Quarantine(clock, wall=wall)
+    quarantine.alarm("m", "eve", half_life_s=HALF_LIFE_S)
+    (shown,) = quarantine.standings()
+    assert (shown.first_alarm, shown.last_alarm) == (2e9, 2e9)
+    wall.now += jump_s
+    assert quarantine.is_quarantined("m", "eve")
+    (shown,) = quarantine.standings()
+    assert shown.quarantined_for_s == HALF_LIFE_S
+    clock.now += HALF_LIFE_S
+    assert not quarantine.is_quarantined("m", "eve")

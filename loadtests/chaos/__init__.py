@@ -1,0 +1,1 @@
+"""Chaos: each neighbour, file and limit of the proxy breaks under load, and every answer counts."""
