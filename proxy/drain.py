@@ -28,6 +28,11 @@ hook: a container that ends before its SIGTERM may be started again); now: do no
 to move, and, said again, not for what is in flight either."""
 
 _POLL_S = 0.05
+_COUNT_S = 0.5
+"""Connections are counted this often: thousands of them take tens of milliseconds to count."""
+_LAST_S = 2.0
+"""For the server to stop once nothing of ours is in flight: what it waits for then is calls it has
+not begun to handle, and streams that end with their client only (reflection)."""
 _AGE_JITTER = 1.1
 """gRPC spreads `max_connection_age_ms` by a tenth either way (gRFC A9)."""
 _AGE_MARGIN_S = 1.0
@@ -116,7 +121,10 @@ class Drain:
         await self._until(self.is_quiet, end_s - time.monotonic(), haste=2)
         if traffic.in_flight:
             log.warning("gave up on %d requests after %g s", traffic.in_flight, times.limit_s)
-        return 0.0 if self._haste > 1 else end_s - time.monotonic()
+        if self._haste > 1:
+            return 0.0
+        left_s = end_s - time.monotonic()
+        return min(left_s, _LAST_S) if self.is_quiet() else left_s
 
     def is_quiet(self) -> bool:
         """Whether nothing is in flight."""
@@ -131,7 +139,8 @@ class Drain:
         if not age_s:
             return
         wanted_s = _AGE_JITTER * age_s + _AGE_MARGIN_S
-        await self._until(lambda: self._connections() == 0, min(wanted_s, self._times.limit_s))
+        limit_s = min(wanted_s, self._times.limit_s)
+        await self._until(lambda: self._connections() == 0, limit_s, poll_s=_COUNT_S)
         if wanted_s > self._times.limit_s and (left := self._connections()):
             log.warning(
                 "%d connections may not know yet that this server goes: drain_seconds is %g, and "
@@ -139,13 +148,15 @@ class Drain:
                 *(left, self._times.limit_s, wanted_s, age_s),
             )
 
-    async def _until(self, done: Callable[[], bool], limit_s: float, *, haste: int = 1) -> None:
+    async def _until(
+        self, done: Callable[[], bool], limit_s: float, *, haste: int = 1, poll_s: float = _POLL_S
+    ) -> None:
         """Wait until something is so, for a time at most, or until told to hurry so much."""
         end_s = time.monotonic() + limit_s
         while self._haste < haste and not done() and (left_s := end_s - time.monotonic()) > 0:
             self._asked.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left_s, _POLL_S)):
+                async with asyncio.timeout(min(left_s, poll_s)):
                     await self._asked.wait()
 
 

@@ -3,6 +3,10 @@
 It has no token and may be reached by a whole cluster. So it can change nothing, tells nothing that
 names a client, and what it costs is bounded: connections, their lifetime, and how often what it
 shows is put together, however often it is asked for.
+
+Counters of verdicts are an oracle: whoever reads them before and after a request of his own to a
+quiet model learns its verdict. That cannot be had both ways; here it is made slow and coarse (old
+by up to `METRICS_FRESH_S`, no sums of p-values), and the rest is for a network policy.
 """
 
 from __future__ import annotations
@@ -24,8 +28,12 @@ MOST_CONNECTIONS = 64
 """At a time; one more is dropped at once. Each is for one request."""
 LIFETIME_S = 10.0
 """Past it a connection is dropped: Prometheus gives up on a scrape after 10 s by default."""
-FRESH_S = 0.2
-"""What was put together within this time is shown again, seconds."""
+STATUS_FRESH_S = 0.2
+"""A status put together within this time is shown again, seconds."""
+METRICS_FRESH_S = 5.0
+"""The same of the metrics: the shortest time in which a reader can tell two requests apart."""
+_GRADED = b"breakwater_detector_p_value_sum"
+"""The change of this sum is one request's p-value, to the last digit; buckets tell its decade."""
 _SHUTDOWN_S = 1.0
 _MOST_BYTES = 1024
 
@@ -48,18 +56,24 @@ class MetricsTarget(Protocol):
 class _Shared(Generic[T]):
     """One answer for all who ask at about the same time."""
 
-    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
+    def __init__(self, ask: Callable[[], Awaitable[T]], fresh_s: float) -> None:
         self._ask = ask
+        self._fresh_s = fresh_s
         self._coming: asyncio.Future[T] | None = None
         self._asked_s = 0.0
 
     async def get(self) -> T:
-        """The answer, asked for less than `FRESH_S` ago or under way still."""
+        """The answer, asked for less than `fresh_s` ago or under way still."""
         coming, now = self._coming, time.monotonic()
-        if coming is None or (coming.done() and now - self._asked_s >= FRESH_S):
+        is_old = now - self._asked_s >= self._fresh_s
+        if coming is None or (coming.done() and (is_old or _has_failed(coming))):
             self._asked_s = now
             coming = self._coming = asyncio.ensure_future(self._ask())
         return await asyncio.shield(coming)  # whoever goes leaves it to the others
+
+
+def _has_failed(done: asyncio.Future[T]) -> bool:
+    return done.cancelled() or done.exception() is not None
 
 
 class _Refusal(asyncio.Protocol):
@@ -76,8 +90,8 @@ class MetricsListener:
     def __init__(self, target: MetricsTarget) -> None:
         # aiohttp caches handlers for the life of the process: they must not keep the proxy alive.
         borrowed: MetricsTarget = weakref.proxy(target)
-        self._scrape = _Shared(lambda: borrowed.metrics())
-        self._status = _Shared(lambda: borrowed.status())
+        self._scrape = _Shared(lambda: _coarse(borrowed.metrics()), METRICS_FRESH_S)
+        self._status = _Shared(lambda: borrowed.status(), STATUS_FRESH_S)
         app = web.Application(client_max_size=_MOST_BYTES, middlewares=[_guard])
         app.add_routes(
             [
@@ -148,6 +162,13 @@ async def listening(target: MetricsTarget, address: str | None) -> AsyncIterator
         yield bound
     finally:
         await listener.stop()
+
+
+async def _coarse(scrape: Awaitable[tuple[str, bytes]]) -> tuple[str, bytes]:
+    """A scrape without what tells one request's score exactly."""
+    content_type, body = await scrape
+    lines = body.splitlines(keepends=True)
+    return content_type, b"".join(line for line in lines if not line.startswith(_GRADED))
 
 
 async def _live(_: web.Request) -> web.Response:

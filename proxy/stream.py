@@ -38,6 +38,8 @@ to be in order. It bounds what a client can have waiting here."""
 
 _IDLE_S = 0.1
 """A stream is at rest when it was so twice, so long apart, seconds."""
+_FIRST_S = 2.0
+"""A stream that is opened while the server goes gets this long for its first message, seconds."""
 _ASK_TIMEOUT_S = 2.0
 _MOST_MODELS = 64
 """Models of a stream whose kind is remembered."""
@@ -123,9 +125,11 @@ class StreamSession:
     async def _leave(self) -> None:
         """End a stream at rest when the server goes: it may be silent for hours."""
         await self._pipeline.streams_end.wait()
+        first_s = self._flow.arrival_s + _FIRST_S
         seen = -1
         while True:
-            at_rest = not (self._is_taking or self._due or self._is_open_ended)
+            has_begun = self._taken > 0 or time.monotonic() >= first_s
+            at_rest = has_begun and not (self._is_taking or self._due or self._is_open_ended)
             if at_rest and seen == self._taken:
                 raise Draining("the server is shutting down")
             seen = self._taken if at_rest else -1

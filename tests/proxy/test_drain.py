@@ -260,6 +260,46 @@ async def test_a_stream_at_rest_is_ended_and_one_at_work_gets_its_answer(
         await until(lambda: _refuses(sidecar.address))
 
 
+async def test_a_stream_opened_while_it_stays_gets_its_first_answer(
+    recorder: tuple[Recorder, str],
+) -> None:
+    async def stream(call: Call, context: grpc.aio.ServicerContext) -> None:
+        while (data := await context.read()) is not grpc.aio.EOF:
+            await context.write(data)
+
+    recorder[0].stream = stream
+    async with running(recorder[1]) as sidecar:
+        await sidecar.server.drain("stay")
+
+        async def is_drained() -> bool:
+            return (await sidecar.server.status()).drained
+
+        await until(is_drained)
+        late = open_stream(sidecar.channel)
+        await recorder[0].expect("ModelStreamInfer", 1)
+        # Longer than a stream may be silent that had its say.
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await late.initial_metadata()
+        await late.write(INFER)
+        assert await late.read() == INFER
+        assert await late.code() is grpc.StatusCode.UNAVAILABLE
+        await sidecar.server.drain("exit")
+
+
+async def test_a_stream_that_asks_for_descriptions_does_not_hold_the_exit(
+    recorder: tuple[Recorder, str],
+) -> None:
+    async with running(recorder[1], drain_seconds=600, max_connection_age_s=0) as sidecar:
+        idle = sidecar.channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        )()
+        await idle.wait_for_connection()
+        async with asyncio.timeout(20):
+            await sidecar.server.drain()
+            await idle.code()
+
+
 async def test_connections_without_an_end_are_waited_for_no_longer_than_drain_seconds(
     recorder: tuple[Recorder, str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,6 +26,7 @@ class Shown:
         self.asked = 0
         self.is_ready = True
         self.failure: Exception | None = None
+        self.text = TEXT[1]
         self.free = asyncio.Event()
         self.free.set()
 
@@ -38,7 +39,7 @@ class Shown:
         await self.free.wait()
         if self.failure is not None:
             raise self.failure
-        return TEXT
+        return TEXT[0], self.text
 
 
 @pytest.fixture
@@ -93,6 +94,27 @@ async def test_it_only_reads(url: str, method: str) -> None:
 async def test_a_failure_shows_no_traceback(url: str, shown: Shown) -> None:
     shown.failure = RuntimeError("secret")
     assert await get(f"{url}/metrics") == (500, "internal error\n")
+
+
+async def test_a_failure_is_not_what_the_next_gets(url: str, shown: Shown) -> None:
+    shown.failure = RuntimeError("once")
+    assert (await get(f"{url}/metrics"))[0] == 500
+    shown.failure = None
+    assert (await get(f"{url}/metrics"))[0] == 200
+
+
+async def test_two_requests_a_moment_apart_cannot_be_told_apart(url: str, shown: Shown) -> None:
+    """The counters of verdicts are as they were: a verdict is not read off them at will."""
+    before = await get(f"{url}/metrics")
+    shown.text += b"breakwater_samples_total 1.0\n"
+    assert await get(f"{url}/metrics") == before
+
+
+async def test_no_p_value_can_be_read_off_a_sum(url: str, shown: Shown) -> None:
+    sums = b'breakwater_detector_p_value_sum{model="m"} 0.91734\n'
+    shown.text = b"a 1.0\n" + sums + b'breakwater_detector_p_value_count{model="m"} 1.0\n'
+    _, text = await get(f"{url}/metrics")
+    assert text == 'a 1.0\nbreakwater_detector_p_value_count{model="m"} 1.0\n'
 
 
 async def test_many_who_ask_at_once_get_one_answer(url: str, shown: Shown) -> None:
