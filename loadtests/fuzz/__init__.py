@@ -1,0 +1,1 @@
+"""Differential fuzzing of everything that reads or edits what clients send."""
