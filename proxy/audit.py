@@ -53,6 +53,8 @@ class AuditLog:
         self._file = _STDOUT if path is None else _open(path)
         self._waiting: queue.Queue[tuple[datetime, Flow] | None] = queue.Queue(capacity)
         self._failing = False
+        self._is_torn = False
+        """Whether the last line in the file is only the beginning of one."""
         self._writer = threading.Thread(target=self._run, name="audit", daemon=True)
         self._writer.start()
 
@@ -84,7 +86,7 @@ class AuditLog:
                 self._follow_rotation()
                 # One write per line on an O_APPEND file: the lines of several workers in one file
                 # do not mix.
-                _write(self._file, (json.dumps(line(*item)) + "\n").encode())
+                self._write((json.dumps(line(*item)) + "\n").encode())
                 self._failing = False
             except OSError as error:
                 self._on_drop(1)
@@ -94,6 +96,19 @@ class AuditLog:
             except Exception:  # the edge of the thread: one odd line must not end the log
                 self._on_drop(1)
                 log.exception("audit line could not be made")
+
+    def _write(self, data: bytes) -> None:
+        """Append a line; what a full disk left of the one before stays a line of its own."""
+        if self._is_torn:
+            data = b"\n" + data
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._file, data[written:])
+        except OSError:
+            self._is_torn = self._is_torn or written > 0
+            raise
+        self._is_torn = False
 
     def _follow_rotation(self) -> None:
         if self._path is None:
@@ -106,6 +121,7 @@ class AuditLog:
         fresh = _open(self._path)
         os.close(self._file)
         self._file = fresh
+        self._is_torn = False
 
 
 def line(time: datetime, flow: Flow) -> dict[str, Any]:
@@ -161,8 +177,3 @@ def _number(value: float) -> float | None:
 
 def _open(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-
-
-def _write(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]

@@ -127,7 +127,9 @@ class MemoryLadder:
     def _try(self, work: Pass[Item, Result], items: Sequence[Item]) -> list[Result]:
         samples = sum(map(work.samples, items))
         rung = self._rungs.get(work.key)
-        if rung is None or len(items) > 1 or samples < rung.alone:
+        # Where the CPU is the device there is nothing below: what failed a moment ago may go well.
+        is_worth_it = rung is None or len(items) > 1 or samples < rung.alone
+        if is_worth_it or work.on_cpu is None:
             results = self._attempt(work, items)
             if results is not None:
                 return results

@@ -22,10 +22,9 @@ from loadtests.chaos import (
     upstream_faults,
 )
 from loadtests.chaos.fault import Fault
-from loadtests.chaos.meanwhile import until
-from loadtests.chaos.scene import WORKERS, Scene
+from loadtests.chaos.scene import Scene
 from loadtests.chaos.traffic import Traffic
-from loadtests.chaos.trial import SETTLES_S, Trial, attempt, healthy
+from loadtests.chaos.trial import Trial, attempt, healthy
 
 QUICK = (
     *("Triton killed", "Triton hung (SIGSTOP)", "upstream lies: swapped", "Redis killed"),
@@ -54,8 +53,6 @@ async def _run(folder: Path, only: str | None, quick: bool, report: harness.Repo
         chosen = [each for each in _faults(scene) if _is_wanted(each, only, quick)]
         traffic = Traffic(scene.settings["listen"])
         try:
-            # The supervisor is up before its second worker is.
-            await until(lambda: len(scene.workers) == WORKERS, SETTLES_S)
             for fault in chosen:
                 if not await healthy(scene, traffic):
                     print(f"not in order before: {fault.name}", file=sys.stderr)

@@ -41,7 +41,7 @@ class Relay:
         self.port = 0
         self._open: set[asyncio.StreamWriter] = set()
         self._frozen: set[asyncio.StreamWriter] = set()
-        self._moved = asyncio.Event()
+        self._moved, self._closing = asyncio.Event(), asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -53,11 +53,10 @@ class Relay:
     async def __aexit__(self, *exception: object) -> None:
         assert self._server is not None
         self._server.close()
+        self._closing.set()
         self.set(Mood())
         self.reset()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks)
 
     @property
     def address(self) -> str:
@@ -113,7 +112,8 @@ class Relay:
             while self.mood.holds:
                 await self._moved.wait()
             if writer in self._frozen:
-                await asyncio.Event().wait()
+                await self._closing.wait()
+                return
             if self.mood.delay_s:
                 await asyncio.sleep(self.mood.delay_s)
             if from_server and self.mood.babbles:

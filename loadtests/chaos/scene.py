@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -34,7 +35,7 @@ HOST = "triton.chaos.test"
 DETECTORS = ("residual", "margin", "feature_squeezing", "history", switch.NAME)
 BUDGET_MS = 1500
 UPSTREAM_TIMEOUT_S = 3.0
-_DISK_KB, _TEMPORARY_KB = 512, 65_536
+_DISK_KB, _TEMPORARY_KB = 8_192, 65_536
 _ENTER = """\
 mount -t tmpfs -o size={disk}k none {folder}/disk &&
 mount -t tmpfs -o size={tmp}k none {folder}/tmp &&
@@ -77,6 +78,7 @@ class Scene:
         for each in (self.disk, self.temporary):
             each.mkdir(parents=True)
         self.name(HOST)
+        self.switch.touch()
         _install(self.folder)
         try:
             await self._start()
@@ -166,6 +168,20 @@ class Scene:
         except OSError:
             return 0
 
+    def workers_ready(self) -> int:
+        """How many workers take requests, as the supervisor has it."""
+        try:
+            with urllib.request.urlopen(self._admin("/ready"), timeout=3) as answer:
+                return int(json.loads(answer.read())["workers_ready"])
+        except (OSError, ValueError, KeyError):
+            return 0
+
+    def bad_audit_lines(self) -> tuple[int, int]:
+        """Lines of the audit log that cannot be read, and all of them."""
+        text = (self.inside(self.disk) / "audit.jsonl").read_bytes()
+        lines = [line for line in text.split(b"\n") if line]
+        return sum(not _is_json(line) for line in lines), len(lines)
+
     def _admin(self, path: str) -> str:
         return f"http://{self.settings['admin']}{path}"
 
@@ -241,6 +257,14 @@ def _may_unshare() -> bool:
         return False
     tried = ["unshare", "-m", "--", "mount", "-t", "tmpfs", "none", "/mnt"]
     return subprocess.run(tried, capture_output=True).returncode == 0
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _descriptors(pid: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -34,7 +33,9 @@ class Switch(Detector):
     tier: ClassVar[int] = 0
 
     def __init__(self) -> None:
-        self._file = Path(os.environ.get(VARIABLE, ""))
+        # Opened once: it is to fail when it is told to, and not when descriptors are short.
+        path = os.environ.get(VARIABLE)
+        self._file = None if path is None else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def fit(self, benign: Mapping[str, Evidence]) -> None:
         """Learn nothing."""
@@ -67,4 +68,4 @@ class Switch(Detector):
             time.sleep(_POLL_S)
 
     def _word(self) -> str:
-        return self._file.read_text().strip() if self._file.is_file() else ""
+        return "" if self._file is None else os.pread(self._file, 100, 0).decode().strip()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from loadtests.chaos.fault import Fault
 from loadtests.chaos.ledger import Ledger
 from loadtests.chaos.meanwhile import until
-from loadtests.chaos.scene import Scene, Vitals
+from loadtests.chaos.scene import WORKERS, Scene, Vitals
 from loadtests.chaos.traffic import Traffic
 
 SETTLES_S = 40.0
@@ -72,6 +72,7 @@ async def healthy(scene: Scene, traffic: Traffic) -> bool:
     """Whether requests are answered as they should be, a dozen in a row, before long."""
     if scene.triton.has_crashed:  # 2.51 can do so after cancels: its issue 7368, not ours
         await asyncio.to_thread(scene.triton.restart)
+    await until(lambda: scene.workers_ready() == WORKERS, SETTLES_S)
     until_s, streak = time.monotonic() + SETTLES_S, 0
     while streak < 12 and time.monotonic() < until_s:
         outcome = await traffic.ask(streak % 8)

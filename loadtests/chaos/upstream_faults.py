@@ -138,7 +138,13 @@ def faults(scene: Scene) -> list[Fault]:
     gone = "UNAVAILABLE or the client's deadline at once, /ready 503; back within seconds"
     found = [
         Fault("Triton killed", gone, _killed, AWAY, unready=True, suspends=True),
-        Fault("Triton restarted", gone, _restarted, AWAY | {"NOT_FOUND"}, suspends=True, lasts_s=0.5),
+        Fault(
+            "Triton restarted",
+            "Triton's own statuses while it goes, then as if it were killed",
+            *(_restarted, AWAY | {"NOT_FOUND"}),
+            suspends=True,
+            lasts_s=0.5,
+        ),
         Fault(
             "Triton hung (SIGSTOP)",
             "requests end at their deadline or upstream_timeout_s, /ready 503",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import multiprocessing
 import os
+import resource
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -195,6 +197,31 @@ def test_write_errors_are_counted_and_logged_once(
     log.close()
     assert sum(dropped) == 2
     assert len([r for r in caplog.records if "cannot be written" in r.message]) == 1
+
+
+def fill_and_free(path: Path) -> None:
+    """In a process of its own, as the limit is the process's: two lines meet a full disk."""
+    dropped = threading.Semaphore(0)
+    log = AuditLog(path, lambda lines: dropped.release())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    for _ in range(2):
+        log.record(flow())
+        assert dropped.acquire(timeout=10)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.record(flow())
+    log.close()
+
+
+def test_what_a_full_disk_cut_off_spoils_no_other_line(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    child = multiprocessing.get_context("spawn").Process(target=fill_and_free, args=(path,))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    cut, whole = path.read_text().splitlines()
+    assert len(cut) == 10
+    assert json.loads(whole)["verdict"] == "suspicious"
 
 
 def test_standard_output_by_default(capfd: pytest.CaptureFixture[str]) -> None:

@@ -123,6 +123,16 @@ def test_without_a_cpu_beside_it_there_is_no_more_to_do() -> None:
         subject.ladder.run(Pass("look", int, subject.device, None), [5])
 
 
+def test_without_a_cpu_beside_it_what_failed_is_tried_again_at_once() -> None:
+    """There is nothing else to do meanwhile; a moment without memory is not half a minute."""
+    subject = Small(1)
+    work: Pass[int, str] = Pass("look", int, subject.device, None)
+    with pytest.raises(MemoryError):
+        subject.ladder.run(work, [5])
+    subject.room = 5
+    assert subject.ladder.run(work, [5]) == ["<5>"]
+
+
 def test_what_failed_is_let_go_before_the_next_try() -> None:
     """The traceback of the first pass would hold its tensors while the halves need the room."""
     alive: list[int] = []
