@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loadtests import harness
-from loadtests.fuzz import second
+from loadtests.fuzz import guided, second, server
 from loadtests.fuzz.tally import Tally
 from loadtests.fuzz.targets import TARGETS, fuzz
 
-PARTS = ("targets", "readers")
+PARTS = ("targets", "readers", "guided", "triton")
 CHUNK = 5_000
 _REASONS = 12
 """Most reasons of refusal listed for each target; the rest are added up."""
@@ -46,6 +46,10 @@ def main() -> int:
         tallies |= _all(names, cases, options.seed, options.processes, ends_s)
     if "readers" in wanted:
         tallies |= second.fuzz(options.seed, max(200, cases // 50))
+    if "guided" in wanted:
+        tallies |= guided.fuzz(options.seed, cases // 10)
+    if "triton" in wanted:
+        tallies |= server.fuzz(options.seed, max(200, cases // 125), report)
     _tell(report, tallies)
     return report.finish(options.json)
 
