@@ -1,0 +1,76 @@
+"""HTTP/2 by hand, for what no gRPC client would send (RFC 9113, RFC 7541 without Huffman codes)."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+END_STREAM, END_HEADERS = 1, 4
+FRAME = 16_384
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Headers = Sequence[tuple[str | bytes, str | bytes]]
+
+
+def frame(kind: int, flags: int = 0, stream: int = 0, body: bytes = b"") -> bytes:
+    """One frame."""
+    return struct.pack(">I", len(body))[1:] + struct.pack(">BBI", kind, flags, stream) + body
+
+
+def packed(headers: Headers) -> bytes:
+    """Header fields, each literal and never indexed."""
+    return b"".join(b"\x10" + _string(name) + _string(value) for name, value in headers)
+
+
+def _string(text: str | bytes) -> bytes:
+    data = text.encode() if isinstance(text, str) else text
+    size = len(data)
+    if size < 127:
+        return bytes([size]) + data
+    size, prefix = size - 127, b"\x7f"
+    while size >= 128:
+        prefix += bytes([size % 128 + 128])
+        size //= 128
+    return prefix + bytes([size]) + data
+
+
+def message(data: bytes, *, flag: int = 0, size: int | None = None) -> bytes:
+    """A gRPC message with its prefix."""
+    return struct.pack(">BI", flag, len(data) if size is None else size) + data
+
+
+@asynccontextmanager
+async def connected(
+    address: str,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A plain TCP connection."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def exchange(address: str, headers: Headers, body: bytes, *, limit_s: float = 10) -> bytes:
+    """Send one request; return the data frames of its answer, for as long as there are any."""
+    found = b""
+    async with connected(address) as (reader, writer):
+        parts = [PREFACE, frame(SETTINGS), frame(HEADERS, END_HEADERS, 1, packed(headers))]
+        parts += [frame(DATA, 0, 1, body[i : i + FRAME]) for i in range(0, len(body), FRAME)]
+        writer.write(b"".join(parts) + frame(DATA, END_STREAM, 1))
+        try:
+            async with asyncio.timeout(limit_s):
+                while True:
+                    head = await reader.readexactly(9)
+                    content = await reader.readexactly(int.from_bytes(head[:3]))
+                    kind, flags, stream = struct.unpack(">BBI", head[3:])
+                    found += content if kind == DATA else b""
+                    if kind == GOAWAY or (stream and (kind == RESET or flags & END_STREAM)):
+                        return found
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+            return found
