@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check format proto schema setup load image-lock image-proof clean
+.PHONY: demo test check format proto schema setup load image-lock image-proof sbom audit wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,9 @@ help:
 	@echo "make schema  regenerate deploy/config.schema.json"
 	@echo "make image-lock   lock the image's requirements to this environment's versions"
 	@echo "make image-proof  run the Dockerfile's steps without a container engine (root; deploy/image/prove.py)"
+	@echo "make sbom    bill of materials and licences of the image, from its locked requirements"
+	@echo "make audit   look the locked requirements up for known vulnerabilities (needs the network)"
+	@echo "make wheel   build the wheel, the same bytes from the same commit (dist/)"
 	@echo "make load    the overhead benchmark against direct, nginx and Envoy (loadtests/)"
 
 $(READY): pyproject.toml
@@ -54,6 +57,16 @@ image-lock: $(READY)
 
 image-proof:
 	$(PYTHON) deploy/image/prove.py
+
+sbom: $(READY)
+	$(BIN)/python deploy/supply/inventory.py
+
+audit: $(READY)
+	$(BIN)/pip-audit --disable-pip --require-hashes -r deploy/image/requirements.txt
+	$(BIN)/pip-audit --disable-pip --require-hashes -r deploy/image/torch-cuda.txt
+
+wheel: $(READY)
+	$(BIN)/python deploy/supply/wheel.py
 
 clean:
 	rm -rf $(VENV) demo-out build dist *.egg-info

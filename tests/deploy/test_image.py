@@ -6,7 +6,6 @@ minute and root.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -14,28 +13,18 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.deploy.scripts import load
+
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = ROOT / "deploy/image"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-
-def _steps() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("image_steps", IMAGE / "steps.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-steps = _steps()
+steps = load(IMAGE / "steps.py")
 BUILDER, FINAL = steps.stages()
 
 
