@@ -148,7 +148,7 @@ class Head:
             message = pb.ModelInferRequest.FromString(data)
         except DecodeError:
             raise InvalidRequest(_NOT_A_REQUEST) from None
-        refuse_unread(message)
+        refuse_unread(message, len(data))
         inputs = tuple([_tensor(index, item) for index, item in enumerate(message.inputs)])
         shared = any(tensor.shared_memory is not None for tensor in inputs) or any(
             _SHM_REGION in output.parameters for output in message.outputs

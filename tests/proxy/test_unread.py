@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from multiprocessing import shared_memory
 
 import grpc
@@ -11,7 +12,7 @@ import pytest
 
 from proxy.errors import InvalidRequest
 from proxy.pb import open_inference_pb2 as pb
-from proxy.unread import refuse_unread
+from proxy.unread import LOOKED_AT_BYTES, refuse_unread
 from proxy.wire import Head
 from tests.proxy.running import ask, running
 from tests.proxy.strategies import field, varint
@@ -70,7 +71,38 @@ def test_another_wire_type_than_the_protocols(number: int) -> None:
 
 def test_fields_of_a_later_protocol_are_no_reason() -> None:
     later = field(40, b"x") + varint(41 << 3) + b"\x01"
-    refuse_unread(pb.ModelInferRequest.FromString(later + field(5, later) + field(6, later)))
+    data = later + field(5, later) + field(6, later)
+    refuse_unread(pb.ModelInferRequest.FromString(data), len(data))
+
+
+@pytest.mark.parametrize("wire_type", [0, 1])
+def test_typed_values_of_another_wire_type(wire_type: int) -> None:
+    """A BOOL tensor with such a field was valid, and could not be made into a query."""
+    stray = varint(1 << 3 | 1) + bytes(8) if wire_type else varint(6 << 3) + b"\x01"
+    typed = field(1, b"b") + field(2, b"BOOL") + field(3, b"\x01") + field(5, b"\x08\x01" + stray)
+    with pytest.raises(InvalidRequest, match="InferTensorContents"):
+        Head.parse(MODEL + field(5, typed))
+
+
+def typed_request(values: np.ndarray, more: bytes = b"") -> bytes:
+    """A request whose values are part of its head."""
+    shape = field(3, varint(values.size))
+    contents = field(5, field(6, values.tobytes()) + more)
+    return MODEL + field(5, field(1, b"IN_FP32") + field(2, b"FP32") + shape + contents)
+
+
+def test_long_heads_without_unknown_fields() -> None:
+    values = np.arange(LOOKED_AT_BYTES, dtype=np.float32)
+    head = Head.parse(typed_request(values))
+    assert head.inputs[0].payload() == values.tobytes()
+
+
+def test_millions_of_unknown_fields_are_not_looked_at_one_by_one() -> None:
+    many = (varint(15 << 3) + b"\x01") * 2_000_000
+    began = time.process_time()
+    with pytest.raises(InvalidRequest, match="send the tensors raw"):
+        Head.parse(typed_request(np.zeros(1, np.float32), many))
+    assert time.process_time() - began < 0.2
 
 
 def region_of(values: np.ndarray, hide: bytes) -> bytes:
