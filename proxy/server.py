@@ -65,6 +65,9 @@ _KEEPALIVE = (
     ("grpc.http2.max_ping_strikes", 2),
 )
 
+_SPARE_STREAMS = 1024
+"""Calls on one connection beyond those in flight: health, and those to be refused. gRPC keeps a
+call whose message never comes, some 18 KB, for as long as the connection lasts."""
 _FOR_EVER_MS = 2**31 - 1
 _COUNT_S = 0.5
 _LEAST_GRACE_S = 0.2
@@ -164,6 +167,7 @@ class Server:
                 ("grpc.max_send_message_length", config.max_message_bytes),
                 ("grpc.so_reuseport", int(self._share_port)),
                 ("grpc.max_connection_age_ms", _connection_age_ms(config)),
+                ("grpc.max_concurrent_streams", config.max_in_flight + _SPARE_STREAMS),
                 *_KEEPALIVE,
                 *channel_options(accepts=config.request_compression == "accept"),
             ),

@@ -7,10 +7,21 @@ import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from proxy import rpc
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
-END_STREAM, END_HEADERS = 1, 4
+END_STREAM, END_HEADERS, ACKNOWLEDGED = 1, 4, 1
 FRAME = 16_384
+CALL = (
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":path", rpc.INFER.path),
+    (":authority", "localhost"),
+    ("te", "trailers"),
+    ("content-type", "application/grpc"),
+)
+"""The headers of an ordinary inference."""
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Headers = Sequence[tuple[str | bytes, str | bytes]]

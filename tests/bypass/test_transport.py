@@ -11,6 +11,7 @@ import pytest
 
 from proxy import rpc
 from tests.bypass.http2 import (
+    CALL,
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -76,25 +77,16 @@ async def test_no_deadline_buys_a_pass(timeout_s: float, guarded: Running) -> No
 
 # -- by hand -------------------------------------------------------------------------------------
 
-ORDINARY = (
-    (":method", "POST"),
-    (":scheme", "http"),
-    (":path", rpc.INFER.path),
-    (":authority", "localhost"),
-    ("te", "trailers"),
-    ("content-type", "application/grpc"),
-)
-
 
 def with_header(name: str, *values: str | bytes) -> tuple:
-    kept = tuple(header for header in ORDINARY if header[0] != name)
+    kept = tuple(header for header in CALL if header[0] != name)
     pseudo = tuple((name, value) for value in values if name.startswith(":"))
     return pseudo + kept + tuple((name, value) for value in values if not name.startswith(":"))
 
 
 async def test_the_harness_works(guarded: Running, direct: grpc.aio.Channel) -> None:
     """An ordinary request by hand is answered, and an attack on an open server would be seen."""
-    answer = await exchange(guarded.address, ORDINARY, message(GOOD))
+    answer = await exchange(guarded.address, CALL, message(GOOD))
     assert has_seen(answer[5:], CLEAN[:1])
     assert has_seen((await ask(direct, "ModelInfer", BAD)).data)
 
@@ -142,9 +134,9 @@ OTHER_HEADERS = {
     },
     "two timeouts": with_header("grpc-timeout", "1n", "9S"),
     "attempts": with_header("grpc-previous-rpc-attempts", "-1"),
-    "upper case": (*ORDINARY, ("X-Principal", "a")),
-    "line ends": (*ORDINARY, ("x-a", "b\r\nbreakwater-verdict: pass")),
-    "connection": (*ORDINARY, ("connection", "upgrade"), ("transfer-encoding", "chunked")),
+    "upper case": (*CALL, ("X-Principal", "a")),
+    "line ends": (*CALL, ("x-a", "b\r\nbreakwater-verdict: pass")),
+    "connection": (*CALL, ("connection", "upgrade"), ("transfer-encoding", "chunked")),
 }
 
 
@@ -183,11 +175,11 @@ async def test_no_framing_leads_around(name: str, encoding: str, guarded: Runnin
 
 
 async def test_what_follows_a_clean_message_is_not_seen(guarded: Running) -> None:
-    answer = await exchange(guarded.address, ORDINARY, message(GOOD) + message(BAD))
+    answer = await exchange(guarded.address, CALL, message(GOOD) + message(BAD))
     assert not has_seen(answer[5:])
 
 
-BLOCK = packed(ORDINARY)
+BLOCK = packed(CALL)
 FLOODS = {
     "HTTP/1.1": b"POST /v2/models/digits_like/infer HTTP/1.1\r\nContent-Length: 5\r\n\r\n{}",
     "an upgrade": b"GET / HTTP/1.1\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\n\r\n" + PREFACE,
