@@ -87,6 +87,15 @@ async def test_every_call_needs_the_token(
     assert guarded.target.path.read_text() == POLICY
 
 
+async def test_nothing_is_unpacked_for_whoever_has_not_shown_a_token(
+    channel: grpc.aio.Channel,
+) -> None:
+    """Or a bomb would have its memory before it was asked for one."""
+    policy = pb.SetPolicyRequest(text="#" * 100_000)
+    asked = call(channel, "SetPolicy", policy, compression=grpc.Compression.Gzip)
+    assert (await refusal(asked))[0] is StatusCode.UNIMPLEMENTED
+
+
 async def test_two_tokens_are_none(channel: grpc.aio.Channel) -> None:
     metadata = (("authorization", f"Bearer {TOKEN}"), ("authorization", f"Bearer {TOKEN}"))
     asked = call(channel, "GetStatus", pb.GetStatusRequest(), metadata=metadata)
