@@ -70,6 +70,7 @@ def validate(request: InferRequest, *, non_finite: NonFinite) -> None:
     head = request.head
     validate_model(head.model_name, head.model_version)
     for key in head.parameters:
+        _check_text(key)
         _check_parameter(key, head.parameters[key])
     _check_alignment(request)
     names = set()
@@ -78,11 +79,13 @@ def validate(request: InferRequest, *, non_finite: NonFinite) -> None:
             what = "has no name" if not tensor.name else "comes twice"
             raise InvalidTensor(f"input {tensor.index} {quoted(tensor.name)} {what}")
         names.add(tensor.name)
+        _check_text(tensor.name)
         try:
             _check_input(tensor, item.parameters, non_finite)
         except InvalidTensor as error:
             raise InvalidTensor(f"input {quoted(tensor.name)}: {error}") from None
     for output in head.outputs:
+        _check_text(output.name)
         try:
             _check_output(output.parameters)
         except InvalidTensor as error:
@@ -98,6 +101,12 @@ def validate_model(name: str, version: str) -> None:
         )
     if not _MODEL_VERSION.fullmatch(version) or (version and int(version) > INT64_MAX):
         raise InvalidRequest(f"model version {quoted(version)} is not a number or empty")
+
+
+def _check_text(name: str) -> None:
+    """The server keeps names as C strings: to it, `image` and NUL and anything is `image`."""
+    if "\0" in name:
+        raise InvalidRequest(f"the name {quoted(name)} has a NUL, where the server would end it")
 
 
 def _check_parameter(key: str, value: pb.InferParameter) -> None:

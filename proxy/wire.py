@@ -389,13 +389,15 @@ def _set_parameter(parameter: pb.InferParameter, value: bool | int | str | float
 
 
 def read_id(pieces: Pieces) -> str:
-    """The request's id; raises InvalidRequest if it is not the UTF-8 that protobuf demands."""
+    """The request's id; raises InvalidRequest if it has a NUL or is not the UTF-8 of protobuf."""
     request_id = ""
     try:
         for payload in pieces.single:
             request_id = str(payload, "utf-8")
     except UnicodeDecodeError:
         raise InvalidRequest(_NOT_A_REQUEST) from None
+    if "\0" in request_id:  # the server keeps it as a C string, and its answer would have another
+        raise InvalidRequest("the request's id has a NUL")
     return request_id
 
 

@@ -6,6 +6,7 @@ Triton takes and Breakwater refuses is counted by reason.
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
 from collections import Counter
@@ -103,15 +104,22 @@ def judge(data: bytes, direct: bytes | None, proxied: bytes | None, tally: Tally
 
 
 @contextmanager
-def sidecar(upstream: str, folder: Path) -> Iterator[str]:
-    """A pass-through in front of Triton; yields its address."""
+def sidecar(upstream: str, folder: Path, memory: str) -> Iterator[str]:
+    """A pass-through in front of Triton; yields its address.
+
+    Args:
+        memory: `off`, or `system` to hand every tensor over in shared memory.
+    """
     ports = [free_port(), free_port()]
     listen, admin = (f"127.0.0.1:{port}" for port in ports)
-    command = [BREAKWATER, "serve", "--listen", listen, "--admin", admin, "--upstream", upstream]
+    settings = {"listen": listen, "admin": admin, "upstream": upstream}
+    handed = {"upstream_shared_memory": memory, "upstream_shared_memory_from_kb": 0}
+    config = folder / f"{memory}.yaml"
+    config.write_text(json.dumps({**settings, **handed}))
     child = Child(
         "breakwater",
-        command,
-        log=folder / "breakwater.log",
+        [BREAKWATER, "serve", "--config", str(config)],
+        log=folder / f"{memory}.log",
         is_ready=lambda: all(accepts(port) for port in ports),
     )
     try:
@@ -122,29 +130,45 @@ def sidecar(upstream: str, folder: Path) -> Iterator[str]:
 
 def fuzz(seed: int, cases: int, report: Report) -> dict[str, Tally]:
     """So many messages both ways; the table of what Breakwater alone refuses goes to the report."""
-    tally, stricter = Tally(), Counter[str]()
-    answered = 0
+    tallies = {"triton": Tally(), "triton, by shared memory": Tally()}
+    stricter = Counter[str]()
     source = messages(random.Random(f"triton {seed}"))
-    with tempfile.TemporaryDirectory() as name, measured(tally):
-        folder = Path(name)
-        with (
-            EmbeddedTriton(MODELS, log=folder / "triton.log") as triton,
-            sidecar(triton.grpc_address, folder) as address,
-            grpc.insecure_channel(triton.grpc_address) as straight,
-            grpc.insecure_channel(address) as through,
-        ):
-            while tally.cases < cases:
-                batch = [next(source) for _ in range(BATCH)]
-                asked = [(infer(straight, data), infer(through, data)) for data in batch]
-                for data, (direct, proxied) in zip(batch, asked, strict=True):
-                    first, second = answer(direct), answer(proxied)
-                    answered += first is not None and second is not None
-                    stricter[judge(data, first, second, tally)] += 1
-                if triton.has_crashed:
-                    tally.note("crash", RuntimeError(triton.log_tail()), b"".join(batch))
-                    triton.restart()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        EmbeddedTriton(MODELS, log=Path(name) / "triton.log") as triton,
+    ):
+        for (title, tally), memory in zip(tallies.items(), ("off", "system"), strict=True):
+            with sidecar(triton.grpc_address, Path(name), memory) as address, measured(tally):
+                compared = _compare(triton, address, source, cases // 2, tally, stricter)
+            report.add(target=title, answered_both_ways_and_compared=compared)
     del stricter[""]
-    report.add(triton="answered both ways, and what it computed on compared", count=answered)
     for text, count in stricter.most_common():
         report.add(taken_by_triton_refused_here=text, count=count)
-    return {"triton": tally}
+    return tallies
+
+
+def _compare(
+    triton: EmbeddedTriton,
+    address: str,
+    source: Iterator[bytes],
+    cases: int,
+    tally: Tally,
+    stricter: Counter[str],
+) -> int:
+    """Send each message both ways; how many were answered."""
+    answered = 0
+    with (
+        grpc.insecure_channel(triton.grpc_address) as straight,
+        grpc.insecure_channel(address) as through,
+    ):
+        while tally.cases < cases:
+            batch = [next(source) for _ in range(BATCH)]
+            asked = [(infer(straight, data), infer(through, data)) for data in batch]
+            for data, (direct, proxied) in zip(batch, asked, strict=True):
+                first, second = answer(direct), answer(proxied)
+                answered += first is not None and second is not None
+                stricter[judge(data, first, second, tally)] += 1
+            if triton.has_crashed:
+                tally.note("crash", RuntimeError(triton.log_tail()), b"".join(batch))
+                triton.restart()
+    return answered
