@@ -35,7 +35,7 @@ SHUTDOWN_S = 2.0  # a scrape in progress gets this long on shutdown
 INDEX = """Breakwater admin
 GET  /console/ web page: overview, suspicious requests, thresholds to try, policy
 GET  /metrics  Prometheus metrics
-GET  /live     200 while the process runs
+GET  /live     200 while the process can go on, else 503: it is to be replaced
 GET  /ready    200 while new requests are taken, else 503
 POST /drain    send clients away, finish what is in flight, exit; ?stay=1 exit at SIGTERM only;
                ?now=1 do not wait for clients to go, and said again, not for what is in flight
@@ -138,12 +138,19 @@ class Admin:
         target: what is shown and steered.
         pages: what is served besides.
         access: who may read and who may change. Default: whoever reaches the listener may both.
+        is_alive: whether the process can go on, or is to be replaced. Default: it can.
     """
 
     def __init__(
-        self, target: AdminTarget, pages: Pages | None = None, *, access: Access | None = None
+        self,
+        target: AdminTarget,
+        pages: Pages | None = None,
+        *,
+        access: Access | None = None,
+        is_alive: Callable[[], bool] = lambda: True,
     ) -> None:
         self._target = target
+        self._is_alive = is_alive
         self._pages = pages
         # aiohttp caches handlers for the life of the process: only we may keep the proxy alive,
         # or its connections would outlast it.
@@ -194,13 +201,15 @@ class Admin:
             self._pages.close()
         await self._runner.cleanup()
         # Handlers of ours are cached as well, and we with them.
-        del self._target, self._pages, self._records
+        del self._target, self._pages, self._records, self._is_alive
 
     async def _index(self, _: web.Request) -> web.Response:
         return web.Response(text=INDEX)
 
     async def _live(self, _: web.Request) -> web.Response:
-        return web.Response(text="live\n")
+        if self._is_alive():
+            return web.Response(text="live\n")
+        return web.Response(text="the device does not answer\n", status=503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         content_type, body = await self._target.metrics()

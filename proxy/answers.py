@@ -154,6 +154,8 @@ def copies_request(
     copies: Sequence[Buffer],
     peer: str | None = None,
     samples: Sequence[int] | None = None,
+    *,
+    request_id: str = "",
 ) -> bytes:
     """A request for the plain class scores of copies of a client's request, in one batch.
 
@@ -163,6 +165,7 @@ def copies_request(
         copies: raw wire tensors, each of that input's shape (or of `samples` alone).
         peer: another model to ask, in its newest version and in the same terms.
         samples: the rows of the request that each copy holds; all of them by default.
+        request_id: by which the answer is told from others; never the client's.
     """
     count = len(copies)
     total = request.tensors[image].shape[:1]
@@ -188,6 +191,7 @@ def copies_request(
         tensors,
         [spec.output or ""],
         parameters=parameters,
+        request_id=request_id,
     )
 
 

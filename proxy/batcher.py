@@ -20,6 +20,9 @@ from proxy.errors import DetectorFailed, Overloaded
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+CLOSE_S = 5.0
+"""How long a pass that does not end may hold up the exit."""
+
 Run = Callable[[Sequence[Item]], Sequence[Result | Exception]]
 """Maps n items to n results; an exception in the list fails that item alone."""
 
@@ -65,6 +68,7 @@ class Batcher:
         self._pending: deque[_Entry[Any, Any]] = deque()
         self._waiting = 0
         self._closed = False
+        self._since_s: float | None = None
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._work, name="breakwater-device", daemon=True)
         self._thread.start()
@@ -73,6 +77,12 @@ class Batcher:
     def is_at_rest(self) -> bool:
         """Whether nothing is run on the device or waits for it."""
         return not self._waiting
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the pass on the device has been running; 0 where there is none."""
+        since_s = self._since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     async def submit(
         self,
@@ -108,15 +118,16 @@ class Batcher:
         finally:
             timer.cancel()
 
-    async def close(self) -> None:
+    async def close(self, limit_s: float = CLOSE_S) -> None:
         """Stop the thread after the batch it is running; entries still waiting fail.
 
-        On the event loop like `submit`, so that no entry can come in behind the last one.
+        On the event loop like `submit`, so that no entry can come in behind the last one. A batch
+        that does not end is left behind: the thread ends with the process.
         """
         if not self._closed:
             self._closed = True
             self._inbox.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, limit_s)
 
     # -- device thread -------------------------------------------------------------------------
 
@@ -131,7 +142,10 @@ class Batcher:
             if batch is None:
                 break
             if batch:
-                self._hand_back(batch, _run(batch))
+                self._since_s = time.monotonic()
+                results = _run(batch)
+                self._since_s = None
+                self._hand_back(batch, results)
         self._hand_back(self._pending, [Overloaded("shutting down") for _ in self._pending])
 
     def _collect(self) -> list[_Entry[Any, Any]] | None:

@@ -53,6 +53,7 @@ class Monitor:
         self._draining = False
         self._stale = True
         self._unanswered = 0
+        self._alive = True
         self._wake = asyncio.Event()
 
     @property
@@ -65,6 +66,16 @@ class Monitor:
         self._defences = defences
         self._stale = True
         self._wake.set()
+
+    def is_alive(self) -> bool:
+        """Whether this process can go on; where it cannot, it is to be replaced."""
+        return self._alive
+
+    def live(self, alive: bool) -> None:
+        """Say whether it can."""
+        if alive is not self._alive:
+            self._alive = alive
+            self._publish()
 
     def drain(self) -> None:
         """Answer NOT_SERVING to everything but `liveness`, for good."""
@@ -162,4 +173,4 @@ class Monitor:
         models = {name: able and not self._draining for name, able in self._models.items()}
         ours = dict.fromkeys(("", READINESS, rpc.SERVICE), self.is_ready)
         # Ours last: a model called `liveness` must not answer for this process.
-        self.health.publish({**models, **ours, LIVENESS: True})
+        self.health.publish({**models, **ours, LIVENESS: self._alive})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proxy.answers import Output, copies_request, read_output, rows_of
+from proxy.answers import Output, check_whose, copies_request, read_output, rows_of
 from proxy.case import Buffer
 from proxy.errors import (
     DeadlineExceeded,
@@ -18,6 +18,7 @@ from proxy.errors import (
     UpstreamError,
     UpstreamUnavailable,
 )
+from proxy.flow import new_request_id
 from proxy.inspection import Image, Inspection
 from proxy.tasks import Tasks
 from proxy.upstream import Upstream
@@ -170,13 +171,16 @@ class Queries:
         self, keys: Sequence[str], copies: Sequence[Buffer], peer: str | None = None
     ) -> dict[str, Output]:
         spec, inspection = self._image.spec, self._inspection
+        name = new_request_id()
         message = copies_request(
-            inspection.request, spec, self._image.index, copies, peer, self._samples
+            *(inspection.request, spec, self._image.index, copies, peer, self._samples),
+            request_id=name,
         )
         with inspection.flow.calling("query", inspection.metadata) as metadata:
             answer = await self._upstream.infer(
                 message, timeout_s=self._timeout_s, metadata=metadata
             )
+        check_whose(answer.data, name)
         output = read_output(answer.data, spec, self.rows * len(copies))
         if output is None:
             raise DetectorFailed("no_evidence", "the model's answer has no class scores")

@@ -70,6 +70,8 @@ _SPARE_STREAMS = 1024
 call whose message never comes, some 18 KB, for as long as the connection lasts."""
 _FOR_EVER_MS = 2**31 - 1
 _COUNT_S = 0.5
+HUNG_S = 60.0
+"""A pass on the device that takes longer than this never ends: the longest take seconds."""
 _LEAST_GRACE_S = 0.2
 """What calls in progress get to end when the server stops, seconds."""
 
@@ -151,7 +153,7 @@ class Server:
         access = None if self._control is None else self._control.access
         console = None if self._control is None else Console(self, self._control.control)
         pages = console or WorkerPages(lambda: self._drift_watch)
-        self._admin = Admin(self, pages, access=access)
+        self._admin = Admin(self, pages, access=access, is_alive=self._monitor.is_alive)
         # A worker's metrics are shown by its supervisor, with those of the others.
         self._shown_at = config.metrics if admin is None else None
         self._open = contextlib.AsyncExitStack()
@@ -384,8 +386,16 @@ class Server:
             self._follow()
             self._count_handoffs()
             self._in_force.note_ages()
+            self._look_at_device()
             if self._history is not None:
                 self._history.count()
+
+    def _look_at_device(self) -> None:
+        """A pass that does not end leaves everything to `on_failure`, until somebody notices."""
+        hangs = self._batcher is not None and self._batcher.busy_s > HUNG_S
+        if hangs and self._monitor.is_alive():
+            log.error("a pass on the device has been running for %g s: not alive any more", HUNG_S)
+        self._monitor.live(not hangs)
 
     def _count_handoffs(self) -> None:
         if isinstance(self._upstream, HandoffUpstream):

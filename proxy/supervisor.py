@@ -51,7 +51,7 @@ GRACE_S = 5.0  # past the times of a drain, before a worker is killed
 ASK_TIMEOUT_S = 2.0  # a worker's loop is never busy for longer
 LOOK_S = 3.0  # between looks at each worker
 HUNG_AFTER = 3
-"""So many looks in a row without an answer, from a worker that had answered, and it is replaced."""
+"""So many looks in a row without an answer, from a worker that has started, and it is replaced."""
 RETELL_S = 0.2  # between tries to reach a worker that is starting
 RELOAD_TIMEOUT_S = 120.0  # a reload loads every model's networks, and asks Triton about each
 STABLE_S = 60.0  # a worker that lived this long did not die of its start
@@ -371,6 +371,19 @@ class Supervisor:
         except (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError):
             return 0, None
 
+    async def _is_alive(self, index: int) -> bool:
+        """Whether a worker answers, and says that it can go on."""
+        connector = aiohttp.UnixConnector(path=str(worker_socket(self._folder, index)))
+        timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+                session.get("http://worker/live") as response,
+            ):
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
     async def _keep(self, index: int) -> None:
         """Run one worker, and another when it dies."""
         early_deaths = 0
@@ -421,12 +434,13 @@ class Supervisor:
 
     async def _look_after(self, index: int, process: Process) -> None:
         """Kill a worker that hangs: the kernel would go on giving it connections."""
-        has_answered, unanswered = False, 0
+        unanswered = 0
         while not self._draining:
             await asyncio.sleep(self._look_s)
-            status, _ = await self._ask(index, "GET", "/ready", ASK_TIMEOUT_S)
-            has_answered = has_answered or bool(status)
-            unanswered = 0 if status or not has_answered else unanswered + 1
+            if await self._is_alive(index) or not worker_socket(self._folder, index).exists():
+                unanswered = 0  # without a socket it is starting, which may take long
+            else:
+                unanswered += 1
             if unanswered >= HUNG_AFTER and not self._draining:
                 log.error("worker %d hangs: killed", index)
                 process.kill()

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 SERVED, PURIFIED, REFUSED = "served", "purified", "refused"
 SWAPPED, UNREADABLE, LOST, LATE = "swapped", "unreadable", "lost", "late"
-STREAK = 12
-"""So many requests in a row that are answered as they should be are a recovery."""
+STREAK, STEADY_S = 12, 1.2
+"""So many requests in a row, for so long, that are answered as they should be are a recovery: long
+enough for clients that still wait for a connection to be heard of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Ledger:
     recovered_s: float | None = None
     examples: list[str] = field(default_factory=list)
     _streak: int = 0
+    _since_s: float = 0.0
 
     def note(self, outcome: Outcome) -> None:
         """Count a request that has ended."""
@@ -62,9 +64,14 @@ class Ledger:
             self.examples.append(f"{outcome.told} ({kind}, sent at {at_s:+.1f} s)")
         if outcome.sent_s < self.healed_s or self.recovered_s is not None:
             return
-        self._streak = self._streak + 1 if outcome.is_right else 0
-        if self._streak >= STREAK:
-            self.recovered_s = outcome.done_s
+        if not outcome.is_right:
+            self._streak = 0
+            return
+        if not self._streak:
+            self._since_s = outcome.done_s
+        self._streak += 1
+        if self._streak >= STREAK and outcome.done_s >= self._since_s + STEADY_S:
+            self.recovered_s = self._since_s
 
     @property
     def recovery_s(self) -> float | None:

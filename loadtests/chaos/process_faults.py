@@ -124,6 +124,16 @@ def faults() -> list[Fault]:
             lasts_s=8.0,
         ),
         Fault(
+            "detector hangs for good",
+            f"{_DECIDES}; after 80 s the workers are replaced",
+            *(partial(_told, word="hang"), refused | AWAY),
+            suspends=True,
+            lasts_s=72.0,
+            restarts=2,
+            metric="breakwater_worker_restarts_total",
+            recovers_s=40.0,
+        ),
+        Fault(
             "worker killed (SIGKILL)",
             "UNAVAILABLE for what it had; the others serve, it is replaced",
             *(partial(_worker, number=signal.SIGKILL), _LOST),
@@ -150,6 +160,7 @@ def faults() -> list[Fault]:
             "descriptors exhausted",
             "who is connected is served; new connections wait or fail; all well afterwards",
             *(_few_descriptors, AWAY),
+            suspends=True,
         ),
         Fault(
             "memory exhausted (RLIMIT_AS)",

@@ -16,7 +16,7 @@ NAME = "chaos_switch"
 VARIABLE = "BREAKWATER_CHAOS_SWITCH"
 """Environment variable with the file that commands it."""
 
-LONG_S = 120.0
+LONG_S = 300.0
 """How long it hangs, where it is to hang and is not told to stop."""
 
 _POLL_S = 0.05

@@ -16,6 +16,8 @@ SETTLES_S = 40.0
 """Longest wait for a scene to be in order before a fault."""
 _BEFORE_S, _AFTER_S = 0.7, 0.7
 _POLL_S = 0.25
+_LOOKS, _LOOK_S = 20, 0.5
+"""At the fault's metric, until it has grown: a reload may have to wait for the one before."""
 
 
 @dataclass
@@ -94,6 +96,10 @@ async def attempt(scene: Scene, traffic: Traffic, fault: Fault) -> Trial:
         ledger.begun_s = time.monotonic()
         async with fault.do(scene):
             await asyncio.sleep(fault.lasts_s)
+            for _ in range(_LOOKS if fault.metric else 0):  # the fault lasts until it is noticed
+                if await asyncio.to_thread(_value, scene, fault) > metric:
+                    break
+                await asyncio.sleep(_LOOK_S)
         ledger.healed_s = time.monotonic()
         await until(lambda: ledger.recovered_s is not None, 2 * fault.recovers_s)
         await until(lambda: readiness[-1][1] == 200, fault.recovers_s)

@@ -90,6 +90,17 @@ async def test_ready_until_drained_but_live_throughout(client: aiohttp.ClientSes
         assert response.status == 200
 
 
+async def test_a_process_that_cannot_go_on_says_so(target: FakeTarget) -> None:
+    admin = Admin(target, is_alive=lambda: False)
+    address = await admin.start("127.0.0.1:0")
+    async with (
+        aiohttp.ClientSession(f"http://{address}") as session,
+        session.get("/live") as response,
+    ):
+        assert (response.status, "device" in await response.text()) == (503, True)
+    await admin.stop()
+
+
 async def test_reload_tells_whether_it_was_refused(
     client: aiohttp.ClientSession, target: FakeTarget
 ) -> None:

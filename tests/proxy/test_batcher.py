@@ -435,3 +435,18 @@ def test_a_loop_that_closes_first_leaves_no_thread_behind() -> None:
 
 def _no_evidence(item: int) -> int:
     raise DetectorFailed("no_evidence")
+
+
+async def test_a_pass_that_does_not_end_shows_and_does_not_hold_up_the_exit() -> None:
+    async with batching() as (batcher, device):
+        assert batcher.busy_s == 0
+        held = started(batcher.submit("k", 1, device.hold))
+        assert await asyncio.to_thread(device.entered.wait, LONG_S)
+        before_s = batcher.busy_s
+        assert 0 < before_s <= batcher.busy_s
+        await batcher.close(0.01)
+        assert not device.gate.is_set()
+        device.gate.set()
+        assert (await held)[0] == 1
+        await batcher.close()
+        assert batcher.busy_s == 0

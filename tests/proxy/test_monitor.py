@@ -281,3 +281,15 @@ async def test_a_connection_that_nobody_answers_on_is_renewed(
         await monitor.tick()
     assert upstream.renewed == renewed
     await upstream.close()
+
+
+async def test_a_process_that_cannot_go_on_is_not_alive(recorder: tuple[Recorder, str]) -> None:
+    scene = Scene(*recorder, {})
+    await scene.monitor.tick()
+    assert scene.monitor.is_alive()
+    scene.monitor.live(False)
+    assert not scene.monitor.is_alive()
+    assert (await scene.states())["liveness"] == NOT_SERVING
+    scene.monitor.live(True)
+    assert (await scene.states())["liveness"] == SERVING
+    await scene.upstream.close()
