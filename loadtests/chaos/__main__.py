@@ -8,6 +8,7 @@ of its own, whose digest the model returns. A table: fault, what is promised, wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 import tempfile
@@ -43,12 +44,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="breakwater-chaos-") as temporary:
         folder = options.logs or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        asyncio.run(_run(folder, options.only, options.quick, report))
+        trials: list[Trial] = []
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C: what there is by then
+            asyncio.run(_run(folder, options.only, options.quick, report, trials))
+        _goals(report, trials)
     return report.finish(options.json)
 
 
-async def _run(folder: Path, only: str | None, quick: bool, report: harness.Report) -> None:
-    totals: list[Trial] = []
+async def _run(
+    folder: Path, only: str | None, quick: bool, report: harness.Report, trials: list[Trial]
+) -> None:
     async with Scene(folder) as scene:
         chosen = [each for each in _faults(scene) if _is_wanted(each, only, quick)]
         traffic = Traffic(scene.settings["listen"])
@@ -57,7 +62,7 @@ async def _run(folder: Path, only: str | None, quick: bool, report: harness.Repo
                 if not await healthy(scene, traffic):
                     print(f"not in order before: {fault.name}", file=sys.stderr)
                 trial = await attempt(scene, traffic, fault)
-                totals.append(trial)
+                trials.append(trial)
                 _tell(trial)
                 report.add(**_row(trial))
         finally:
@@ -65,7 +70,6 @@ async def _run(folder: Path, only: str | None, quick: bool, report: harness.Repo
         ends = [] if only else await last_faults.run(scene)
         for name, promised, seen, kept in ends:
             report.add(last_fault=name, promised=promised, seen=seen, kept=kept)
-    _goals(report, totals, sum(not kept for *_, kept in ends))
 
 
 def _faults(scene: Scene) -> list[Fault]:
@@ -113,11 +117,13 @@ def _tell(trial: Trial) -> None:
         print(f"    not as promised: {example}", flush=True)
 
 
-def _goals(report: harness.Report, trials: list[Trial], broken_ends: int) -> None:
+def _goals(report: harness.Report, trials: list[Trial]) -> None:
     rows = [_row(trial) for trial in trials]
     for figure in ("lost", "swapped", "bypasses", "crashes", "hangs"):
         report.figure(figure, sum(int(row[figure] or 0) for row in rows), "<= 0")
-    broken = sum(len(trial.complaints) for trial in trials) + broken_ends
+    broken = sum(len(trial.complaints) for trial in trials) + sum(
+        row.get("kept") is False for row in report.rows
+    )
     report.figure("other broken promises", broken, "<= 0")
     report.figure("longest recovery, s", max((t.ledger.recovery_s or 0 for t in trials), default=0),
                   "<= 40")  # fmt: skip
