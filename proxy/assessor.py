@@ -84,7 +84,7 @@ class Assessor:
 def _decided(inspection: Inspection, findings: Findings | None) -> Action:
     """What to do; less than the policy says where the traffic as a whole has changed."""
     samples = () if findings is None else findings.samples
-    model, in_sequence = inspection.model, inspection.in_sequence
+    model, in_sequence = inspection.model, inspection.must_go_on
     quarantined, population = inspection.flow.quarantined, inspection.defence.population
     action = policy.decide(samples, model, in_sequence=in_sequence, quarantined=quarantined)
     # A principal in quarantine is not the public that has changed.

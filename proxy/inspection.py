@@ -73,8 +73,7 @@ class Inspection:
     def in_sequence(self) -> bool:
         """Whether the request belongs to a sequence whose state it changes.
 
-        The client's word for it counts only where the model may keep state at all: a sequence is
-        never blocked, and calling anything a sequence would be a way past.
+        The client's word for it counts only where the model may keep state at all.
         """
         spec = self.defence.spec
         if spec is not None and not spec.may_be_stateful:
@@ -83,6 +82,15 @@ class Inspection:
             return False
         value = self.request.head.parameters["sequence_id"]
         return bool(value.int64_param or value.string_param)
+
+    @property
+    def must_go_on(self) -> bool:
+        """Whether it belongs to a sequence by Triton's own word, so that it is never blocked.
+
+        The client's does not count: calling anything a sequence would be a way past wherever the
+        model is an ensemble, or Triton's description of it restricted.
+        """
+        return self.defence.spec is not None and self.defence.spec.stateful
 
     @contextmanager
     def waiting(self, stage: str) -> Iterator[None]:

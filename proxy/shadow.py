@@ -100,7 +100,7 @@ class Shadow:
     ) -> None:
         flow, second = inspection.flow, onlooker.defence.model
         assert second is not None  # noqa: S101 (see above)
-        firsts, in_sequence = flow.samples, inspection.in_sequence
+        firsts, in_sequence = flow.samples, inspection.must_go_on
         if len(firsts) != len(seconds):  # one without a verdict stands for all
             firsts = firsts[:1] * len(seconds)
         differing = {}

@@ -135,9 +135,10 @@ async def test_refused_messages_do_not_stay_in_memory(worker: Worker) -> None:
     """An aborted call is a circle of references, and its message was in it."""
     before = worker.peak_mib()
     junk = bytes((LIMIT_MIB - 1) * MIB)
-    for _ in range(30):
+    for _ in range(60):
         assert (await ask(worker.channel, "ModelInfer", junk)).code is INVALID
-    assert worker.peak_mib() - before < BOUND_MIB
+    # gRPC holds some in pieces and whole at a time; all would be 900.
+    assert worker.peak_mib() - before < 2 * BOUND_MIB
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress], ids=["gzip", "deflate"])

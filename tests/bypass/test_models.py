@@ -7,17 +7,19 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from proxy.errors import Blocked
 from proxy.pb import open_inference_pb2 as pb
 from tests.bypass.conftest import BLOCKING
 from tests.bypass.subject import ATTACK, has_seen
 from tests.conftest import CHECKOUT
-from tests.defended import settings_of
+from tests.defended import Opener, settings_of
 from tests.images import CLEAN, benign, request
 from tests.proxy.running import Running, ask, running
 from tuning.triton import EmbeddedTriton
@@ -164,6 +166,21 @@ async def test_a_model_unloaded_and_loaded_while_it_is_asked(
                 assert not has_seen((await ask(sidecar.channel, "ModelInfer", BAD)).data)
             over.set()
         assert (await ask(sidecar.channel, "ModelInfer", BAD)).code is BUSY
+
+
+@pytest.mark.parametrize("sequence", [{"sequence_id": 7}, {"sequence_id": "a"}])
+async def test_the_clients_word_makes_nothing_a_sequence(
+    sequence: dict[str, Any], opened: Opener
+) -> None:
+    """Of an ensemble, and of a model whose configuration is hidden, nobody else says so."""
+    async with opened({"digits_like": BLOCKING}) as d:
+        defence = d.defences.find("digits_like")
+        assert defence.spec is not None
+        defence.spec = replace(defence.spec, may_be_stateful=True)
+        message = request("digits_like", ATTACK, parameters={**sequence, "sequence_start": True})
+        with pytest.raises(Blocked):
+            await d.infer(message)
+        assert not d.upstream.sent["client"]
 
 
 # -- no time for a verdict -----------------------------------------------------------------------
