@@ -11,7 +11,6 @@ import subprocess
 import urllib.error
 import urllib.request
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +19,7 @@ import yaml
 from loadtests.chaos import switch
 from loadtests.chaos.liar import Liar
 from loadtests.chaos.relay import Relay
+from loadtests.chaos.vitals import Vitals, descriptors_of, is_json, is_zombie, total
 from loadtests.harness import CHECKOUT, Child, free_port
 from loadtests.query_attacks.redis_server import RedisServer
 from loadtests.sidecar import BREAKWATER, Tensor, calibrate, defended
@@ -42,19 +42,6 @@ mount -t tmpfs -o size={tmp}k none {folder}/tmp &&
 mount --bind {folder}/hosts /etc/hosts &&
 exec "$@"
 """
-
-
-@dataclass(frozen=True)
-class Vitals:
-    """How the sidecar's processes are."""
-
-    pids: tuple[int, ...]
-    resident_mib: float
-    descriptors: int
-    zombies: int
-    restarts: int
-    failed_open: int
-    internal_errors: int
 
 
 class Scene:
@@ -142,10 +129,10 @@ class Scene:
         return Vitals(
             pids=pids,
             resident_mib=resident_bytes(self.sidecar.pid) / 2**20,
-            descriptors=sum(_descriptors(pid) for pid in pids),
-            zombies=sum(_is_zombie(pid) for pid in pids),
-            restarts=_sum(text, "breakwater_worker_restarts_total"),
-            failed_open=_sum(text, "breakwater_fail_open_total"),
+            descriptors=sum(descriptors_of(pid) for pid in pids),
+            zombies=sum(is_zombie(pid) for pid in pids),
+            restarts=total(text, "breakwater_worker_restarts_total"),
+            failed_open=total(text, "breakwater_fail_open_total"),
             internal_errors=log.count(" ERROR proxy.service: ") + log.count("Fatal Python error"),
         )
 
@@ -180,7 +167,7 @@ class Scene:
         """Lines of the audit log that cannot be read, and all of them."""
         text = (self.inside(self.disk) / "audit.jsonl").read_bytes()
         lines = [line for line in text.split(b"\n") if line]
-        return sum(not _is_json(line) for line in lines), len(lines)
+        return sum(not is_json(line) for line in lines), len(lines)
 
     def _admin(self, path: str) -> str:
         return f"http://{self.settings['admin']}{path}"
@@ -257,30 +244,3 @@ def _may_unshare() -> bool:
         return False
     tried = ["unshare", "-m", "--", "mount", "-t", "tmpfs", "none", "/mnt"]
     return subprocess.run(tried, capture_output=True).returncode == 0
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
-
-
-def _descriptors(pid: int) -> int:
-    try:
-        return len(os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
-        return 0
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return False
-
-
-def _sum(text: str, metric: str) -> int:
-    lines = (line for line in text.splitlines() if line.startswith(metric))
-    return int(sum(float(line.rpartition(" ")[2]) for line in lines))

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from loadtests.chaos.fault import Fault
 from loadtests.chaos.ledger import Ledger
 from loadtests.chaos.meanwhile import until
-from loadtests.chaos.scene import WORKERS, Scene, Vitals
+from loadtests.chaos.scene import WORKERS, Scene
 from loadtests.chaos.traffic import Traffic
+from loadtests.chaos.vitals import Vitals
 
 SETTLES_S = 40.0
 """Longest wait for a scene to be in order before a fault."""
