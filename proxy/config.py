@@ -350,6 +350,11 @@ class Model(_Strict):
     annotate: bool = False
     """Tell the caller: trailing metadata breakwater-verdict and breakwater-request-id. Off by
     default, since a visible verdict is an oracle for an attacker's search."""
+    answer_quantum_ms: float = Field(default=0, ge=0, le=10_000)
+    """Answers leave at multiples of this after their request's arrival, so that the time of an
+    answer does not tell its verdict; messages of streams are sent on so. Longer than purified
+    requests take, or it hides less. It costs every request that latency. 0: at once. Enforce only.
+    """
     non_finite: NonFinitePolicy = "refuse"
     """NaN and infinities in this model's tensors. Some tabular backends take NaN as a missing
     value: set `pass` for those. A sample with such a value has no score, so that `on_failure`

@@ -127,7 +127,7 @@ class Flow:
     shadow: Mapping[int, str] = field(default_factory=dict)
     """What a shadow policy says of the samples that it disagrees on; perhaps after the end."""
     stage_s: dict[str, float] = field(default_factory=dict)
-    """Seconds spent by stage: read, queue, score, views, purify, upstream, total."""
+    """Seconds spent by stage: read, queue, score, views, purify, upstream, pace, total."""
     waited_s: float = 0.0
     """Of these, those of the client's own call to the model server: of the message in its place
     where that was purified, since then the first would not have been made."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from proxy import regions, wire
+from proxy import pacing, regions, wire
 from proxy.aggregator import Aggregator
 from proxy.answers import check_whose
 from proxy.assessor import Assessor
@@ -24,7 +24,14 @@ from proxy.config import Config, Model
 from proxy.defence import Defence
 from proxy.device import Device
 from proxy.enforcer import Enforcer
-from proxy.errors import Draining, Overloaded, RpcRefused, SharedMemoryRefused, UpstreamError
+from proxy.errors import (
+    Draining,
+    Overloaded,
+    ProxyError,
+    RpcRefused,
+    SharedMemoryRefused,
+    UpstreamError,
+)
 from proxy.evidence import Gatherer
 from proxy.flow import Flow
 from proxy.forward import Forward
@@ -42,6 +49,8 @@ from proxy.validation import validate
 
 if TYPE_CHECKING:  # torch is loaded only when some model has detectors
     from proxy.history.history import History
+
+T = TypeVar("T")
 
 FLUSH_AT = 256
 """Finished requests held back at most before they are counted."""
@@ -201,7 +210,7 @@ class Pipeline:
         forward = Forward(self._upstream, self._tasks, self._cancellations, inspection, message)
         try:
             if inspection.model.mode == "enforce":
-                return await self._enforced(inspection, forward)
+                return await _paced(inspection, self._enforced(inspection, forward))
             answer = await forward.once()
             self._observer.watch(inspection, answer)
             return answer
@@ -260,14 +269,18 @@ class Pipeline:
         if inspection.model.mode == "observe":
             self._observer.watch(inspection, None)
             return message
-        try:
-            findings = await self._assessor.assess(inspection, None)
-            purified = await self._assessor.act(inspection, findings)
-        finally:
-            self._shadow.watch(inspection, None)
+        purified = await _paced(inspection, self._purified(inspection))
         if purified is not None and inspection.model.aggregate is not None:
             defence.metrics.aggregation("stream")
         return purified or message
+
+    async def _purified(self, inspection: Inspection) -> bytes | None:
+        """What to send on in a message's place; None: the message."""
+        try:
+            findings = await self._assessor.assess(inspection, None)
+            return await self._assessor.act(inspection, findings)
+        finally:
+            self._shadow.watch(inspection, None)
 
     def _inspection(
         self,
@@ -321,6 +334,26 @@ class Pipeline:
         inline = wire.InferRequest.parse(request.replace(changes))
         validate(inline, non_finite=defence.non_finite)
         return inline
+
+
+async def _paced(inspection: Inspection, work: Awaitable[T]) -> T:
+    """The outcome of this work, not before its time where answers have a pace."""
+    if not inspection.model.answer_quantum_ms:
+        return await work
+    try:
+        outcome = await work
+    except ProxyError:  # not a cancellation: nobody waits then
+        await _hold(inspection)
+        raise
+    await _hold(inspection)
+    return outcome
+
+
+async def _hold(inspection: Inspection) -> None:
+    flow, started = inspection.flow, time.monotonic()
+    quantum_s = inspection.model.answer_quantum_ms / 1000
+    await asyncio.sleep(pacing.wait_s(flow.arrival_s, started, quantum_s, flow.deadline_s))
+    flow.stage_s["pace"] = time.monotonic() - started
 
 
 def _count(flow: Flow, defence: Defence) -> None:

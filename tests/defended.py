@@ -142,7 +142,7 @@ class Defended:
         """One request from admission to finish, as the service takes it."""
         data = message if isinstance(message, bytes) else message.SerializeToString()
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        flow = Flow(f"r{len(self.flows)}", 0.0, deadline_s, principal)
+        flow = Flow(f"r{len(self.flows)}", time.monotonic(), deadline_s, principal)
         self.flows.append(flow)
         self.pipeline.admit()
         outcome = "cancelled"
@@ -309,7 +309,7 @@ def p_values(flow: Flow) -> set[str]:
 
 async def stream_message(d: Defended, message: pb.ModelInferRequest) -> bytes:
     """One message of a stream; what is sent on in its place."""
-    flow = Flow("r", 0.0, None, "tester", streamed=True)
+    flow = Flow("r", time.monotonic(), None, "tester", streamed=True)
     d.flows.append(flow)
     return await d.pipeline.inspect(flow, message.SerializeToString(), None)
 

@@ -465,9 +465,9 @@ TABLE = {
         "proxy.aggregator proxy.answers proxy.assessor proxy.audit proxy.batcher proxy.budget "
         "proxy.cancellations proxy.config proxy.defence proxy.device proxy.enforcer "
         "proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection proxy.metrics "
-        "proxy.observer proxy.reader proxy.records.record proxy.records.records proxy.regions "
-        "proxy.shadow proxy.shared_memory proxy.tasks proxy.upstream proxy.validation "
-        "proxy.wire ~proxy.history.history"
+        "proxy.observer proxy.pacing proxy.reader proxy.records.record proxy.records.records "
+        "proxy.regions proxy.shadow proxy.shared_memory proxy.tasks proxy.upstream "
+        "proxy.validation proxy.wire ~proxy.history.history"
     ),
     "proxy.observer": (
         "proxy.assessor proxy.budget proxy.errors proxy.evidence proxy.flow proxy.inspection "
@@ -498,15 +498,15 @@ TABLE = {
         "proxy.inspection numpy"
     ),
     "proxy.queries": (
-        "proxy.answers proxy.case proxy.errors proxy.inspection proxy.tasks proxy.upstream numpy"
+        "proxy.answers proxy.case proxy.errors proxy.flow proxy.inspection proxy.tasks "
+        "proxy.upstream numpy"
     ),
     "proxy.enforcer": (
         "proxy.aggregator proxy.assessor proxy.decoy proxy.defence proxy.errors proxy.forward "
         "proxy.inspection proxy.tasks proxy.upstream"
     ),
     "proxy.forward": (
-        "proxy.answers proxy.budget proxy.cancellations proxy.inspection proxy.tasks "
-        "proxy.upstream"
+        "proxy.answers proxy.budget proxy.cancellations proxy.inspection proxy.tasks proxy.upstream"
     ),
     "proxy.cancellations": "",
     "proxy.dispatch": "",
@@ -779,6 +779,7 @@ TABLE = {
     "proxy.unread": "proxy.errors proxy.pb google",
     "proxy.unpacking": "proxy.errors grpc",
     "proxy.image_files": "proxy.errors",
+    "proxy.pacing": "",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": "proxy.drift.settings proxy.tracing.settings pydantic",
     "proxy.errors": "",

@@ -36,7 +36,9 @@ class Drift(_Strict):
     """What an alarm does to `action`; what is done about series of queries stays as it is. none: it
     is told and nothing else. suspend: suspicious requests pass, flagged. widen: only those are
     acted on that are suspicious at a smaller rate of false alarms too, the others are flagged.
-    Whoever sends enough odd traffic can raise an alarm, and so take `action` away: default none."""
+    Whoever sends enough odd traffic can raise an alarm, and so take `action` away: default none.
+    With fewer than 40 principals in half a window one can do so alone: the alarm is told, and
+    `action` stays."""
     widen_to: float = Field(default=4.0, gt=1, le=1000)
     """With widen: that rate is `fpr` divided by this, or the least that the calibration knows."""
     clear_after: int = Field(default=3, ge=1, le=1000)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 
-from proxy.errors import Draining, Overloaded, RpcRefused, UpstreamError
+from proxy.errors import Blocked, Draining, Overloaded, RpcRefused, UpstreamError
 from proxy.flow import Action
 from proxy.pb import open_inference_pb2 as pb
 from tests.defended import ALL_FOUR, Opener, each, p_values, settings_of, stream_message
@@ -115,6 +118,37 @@ async def test_times_are_noted_by_stage(opened: Opener) -> None:
         assert set(d.flow.stage_s) == stages
         assert all(seconds >= 0 for seconds in d.flow.stage_s.values())
         assert d.metric("detector_seconds_count", detector="feature_squeezing") == 1
+
+
+@pytest.mark.parametrize("action", ["flag", "purify", "block"])
+async def test_with_a_quantum_every_answer_takes_the_same(opened: Opener, action: str) -> None:
+    quantum_s = 0.5
+    settings = {"action": action, "answer_quantum_ms": 1000 * quantum_s}
+    async with opened({"digits_like": settings}) as d:
+        for x in (CLEAN, MIXED):
+            with contextlib.suppress(Blocked):
+                await d.infer(request("digits_like", x))
+            assert quantum_s <= d.flow.stage_s["total"] < 2 * quantum_s
+            assert d.flow.stage_s["pace"] > 0
+        assert d.flow.outcome == ("blocked" if action == "block" else "ok")
+
+
+async def test_messages_of_streams_are_sent_on_at_that_pace(opened: Opener) -> None:
+    async with opened({"digits_like": {"action": "purify", "answer_quantum_ms": 300}}) as d:
+        for x in (CLEAN, MIXED):
+            started = time.monotonic()
+            await stream_message(d, request("digits_like", x))
+            assert 0.3 <= time.monotonic() - started < 0.6
+
+
+async def test_who_leaves_is_not_held(opened: Opener) -> None:
+    async with opened({"digits_like": {"answer_quantum_ms": 10_000}}) as d:
+        asked = asyncio.ensure_future(d.infer(request("digits_like", CLEAN)))
+        await d.upstream.expect("client")
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            async with asyncio.timeout(5):
+                await asked
 
 
 def seen(reply: Reply) -> tuple[Any, ...]:
