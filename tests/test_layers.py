@@ -74,9 +74,10 @@ TABLE = {
         "detectors.calibration detectors.fusion proxy.errors +sklearn numpy torch"
     ),
     "tuning.report": (
-        "detectors proxy.adapt proxy.config proxy.configfile proxy.defence proxy.defences "
-        "proxy.cpu_quota proxy.errors proxy.history.history proxy.metrics proxy.rpc proxy.scoring "
-        "proxy.upstream purifiers purifiers.base purifiers.plugins rich"
+        "detectors proxy.adapt proxy.config proxy.configfile proxy.cpu_quota proxy.defence "
+        "proxy.defences proxy.drift.panes proxy.errors proxy.history.history proxy.metrics "
+        "proxy.rpc proxy.scoring proxy.upstream purifiers purifiers.base purifiers.plugins "
+        "rich"
     ),
     "tuning.contract": "detectors detectors.base detectors.chains purifiers torch",
     "tuning.model_client": (
@@ -751,7 +752,7 @@ TABLE = {
         "proxy.drift.state proxy.flow"
     ),
     "proxy.drift.watch": (
-        "detectors.rule proxy.defence proxy.defences proxy.drift.gauges "
+        "detectors.rule proxy.defence proxy.defences proxy.drift.gauges proxy.drift.panes "
         "proxy.drift.population proxy.drift.settings proxy.drift.signals proxy.drift.state"
     ),
     "proxy.drift.endpoints": "proxy.drift.siblings aiohttp",

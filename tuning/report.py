@@ -20,6 +20,7 @@ from proxy.config import Config, Model
 from proxy.cpu_quota import available_cpus, suggested_workers, thread_count
 from proxy.defence import Defence
 from proxy.defences import Defences
+from proxy.drift.panes import ENOUGH
 from proxy.errors import ProxyError
 from proxy.history.history import History
 from proxy.metrics import Metrics
@@ -203,6 +204,12 @@ def _add_options(table: Table, model: Model) -> None:
             "query attacks",
             f"{policy.action}, {lasts if policy.quarantine_minutes else 'no quarantine'}; at most "
             f"{policy.fpr:.2%} of benign near-duplicates",
+        )
+    if model.drift.enabled and model.drift.on_alarm != "none":
+        table.add_row(
+            "drift",
+            f"{model.drift.on_alarm} on an alarm; needs traffic of at least {ENOUGH} principals in "
+            "half a window, with fewer the alarm is told and `action` stays",
         )
     if model.cascade is not None:
         table.add_row(

@@ -105,7 +105,9 @@ class WorkerPages:
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
             worker = self._worker()
-            return _json({} if worker is None else await answer(worker, await request.json()))
+            if worker is None:  # not yet, or no model is scored: no word on what is held
+                return web.Response(text="nothing is watched here\n", status=503)
+            return _json(await answer(worker, await request.json()))
 
         return handle
 

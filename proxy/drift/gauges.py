@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from proxy.drift.state import WINDOWS, State
 
+_Mode = Literal["mostrecent", "livemax"]
+
 LEFT_OUT = ("attack", "full")
 """Why a sample is not part of the population: its principal or series is held to be an attack, or
 too many waited."""
-WITHHELD = ("purify", "block")
-"""Actions that drift can take back."""
+WITHHELD = ("purify", "block", "widen", "suspend")
+"""Actions that drift can take back; then what an alarm would have led to, but too few principals
+raised it."""
 
 
 class DriftMetrics:
     """The families, with the model as a label; one object a process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
+        def gauge(name: str, text: str, *labels: str, mode: _Mode = "mostrecent") -> Gauge:
             # All workers are told the same: the latest that was told is in force.
             return Gauge(
-                f"breakwater_{name}",
-                text,
-                labels,
-                registry=registry,
-                multiprocess_mode="mostrecent",
+                f"breakwater_{name}", text, labels, registry=registry, multiprocess_mode=mode
             )
 
         self._p_value = gauge(
@@ -41,7 +41,10 @@ class DriftMetrics:
             *("model", "signal", "window"),
         )
         self._alarm = gauge(
-            "drift_alarm", "Whether the traffic is held to have drifted (1) or not (0).", "model"
+            "drift_alarm",
+            "Whether the traffic is held to have drifted (1) or not (0).",
+            "model",
+            mode="livemax",
         )
         self._samples = gauge(
             "drift_samples",
@@ -52,10 +55,12 @@ class DriftMetrics:
             "blocking_suspended",
             "Whether drift keeps suspicious requests from being acted on, all or some (1).",
             "model",
+            mode="livemax",  # a worker that has just begun has not been told yet
         )
         self._withheld = Counter(
             "breakwater_drift_withheld_actions",
-            "Requests that were flagged instead, since the traffic has drifted.",
+            "Requests that were flagged instead, since the traffic has drifted (purify, block); "
+            "alarms that led to nothing, since too few principals raised them (widen, suspend).",
             ("model", "action"),
             registry=registry,
         )

@@ -40,9 +40,11 @@ class Subject:
     """Digest of the calibration and what it depends on."""
     version: str
     """What the model server serves."""
+    rule: str
+    """How scores become verdicts, and which of them are made of every sample."""
 
     def __str__(self) -> str:
-        return f"{self.model}:{self.defence}:{self.version}"
+        return f"{self.model}:{self.defence}:{self.version}:{self.rule}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,7 @@ class Population:
     ) -> State:
         settings, found = self.settings, compare(self._reference, sketch)
         samples = max((each.effective_samples for each in found), default=0.0)
-        look = Look(marks, now_s, samples, tuple(map(_seen, found)))
+        look = Look(marks, now_s, samples, tuple(map(_seen, found)), by_stretch=sketch.by_stretch)
         if max((each.blocks for each in found), default=0) < LEAST_BLOCKS:
             return state.noticed(window, look)
         # A share of the chance of a false alarm as large as the share of the days that has passed,

@@ -7,14 +7,19 @@ from typing import Any
 
 import aiohttp
 
-ASK_S = 10.0
-"""A look at the traffic of all workers takes tenths of a second, on a busy machine several."""
+ASK_S = 2.0
+"""For what a worker has at hand."""
+LOOK_S = 10.0
+"""A look at the traffic of all workers takes tenths of a second, on a busy machine several; and it
+waits for siblings that may hang, `ASK_S`."""
 
 
-async def ask(socket: Path, method: str, path: str, body: Any = None) -> dict[str, Any] | None:
-    """What a worker answers; None where it does not, or refuses."""
+async def ask(
+    socket: Path, method: str, path: str, body: Any = None, *, limit_s: float = ASK_S
+) -> dict[str, Any] | None:
+    """What a worker answers; None where it does not in time, or refuses."""
     connector = aiohttp.UnixConnector(path=str(socket))
-    timeout = aiohttp.ClientTimeout(total=ASK_S)
+    timeout = aiohttp.ClientTimeout(total=limit_s)
     try:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,

@@ -13,6 +13,10 @@ WINDOWS: tuple[Window, ...] = get_args(Window)
 Response = Literal["none", "widen", "suspend"]
 
 
+_CLOCKS_S = 60.0
+"""By how much the clocks of two workers may be read apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """How one signal compares with the calibration."""
@@ -43,6 +47,8 @@ class Look:
     """This window raised an alarm that it has not taken back."""
     calm: int = 0
     """Looks in a row that showed nothing since."""
+    by_stretch: bool = False
+    """Too few principals to compare them with each other: one of them may be all that is odd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +69,21 @@ class State:
         """Whether some window's alarm stands."""
         return any(look.raised for look in self.looks.values())
 
+    @property
+    def is_one_callers(self) -> bool:
+        """Whether a single principal may have raised every alarm that stands."""
+        return self.is_drifting and all(
+            look.by_stretch for look in self.looks.values() if look.raised
+        )
+
     def response(self, settings: Drift, now_s: float) -> Response:
         """What is to be done about it now."""
         until_s = self.since_s + 3600 * settings.max_suspend_hours
-        if not self.is_drifting or self.acknowledged or not now_s < until_s:
+        # Before its beginning, where the clock was set back: no longer than it would have lasted.
+        lasts = self.since_s - _CLOCKS_S <= now_s < until_s
+        if not self.is_drifting or self.acknowledged or not lasts:
+            return "none"
+        if self.is_one_callers:  # or one caller could switch `action` off
             return "none"
         return settings.on_alarm
 
@@ -77,7 +94,8 @@ class State:
 
         Args:
             window: which.
-            look: the findings; `raised` and `calm` are set here.
+            look: the findings; `raised` and `calm` are set here, and `by_stretch` stays until
+                many principals show the same.
             alarm: the test raises an alarm.
             calm: it shows nothing at all; between the two, what was held stands.
             clear_after: calm tests in a row that end this window's alarm.
@@ -85,7 +103,8 @@ class State:
         before = self.looks.get(window, Look())
         count = before.calm + 1 if calm and before.raised and not alarm else 0
         raised = alarm or (before.raised and count < clear_after)
-        look = replace(look, raised=raised, calm=count if raised else 0)
+        doubted = look.by_stretch or (before.raised and before.by_stretch and not alarm)
+        look = replace(look, raised=raised, calm=count if raised else 0, by_stretch=doubted)
         after = replace(self, looks={**self.looks, window: look})
         if not after.is_drifting:
             return replace(after, since_s=0.0, acknowledged=False)
@@ -96,7 +115,13 @@ class State:
     def noticed(self, window: Window, look: Look) -> State:
         """What is held after a look at too few samples: as before, with what little was seen."""
         before = self.looks.get(window, Look())
-        look = replace(look, time_s=before.time_s, raised=before.raised, calm=before.calm)
+        look = replace(
+            look,
+            time_s=before.time_s,
+            raised=before.raised,
+            calm=before.calm,
+            by_stretch=look.by_stretch or before.by_stretch,
+        )
         return replace(self, looks={**self.looks, window: look})
 
     def acknowledge(self) -> State:
@@ -150,4 +175,5 @@ def _look(facts: Mapping[str, Any]) -> Look:
         seen,
         bool(facts["raised"]),
         int(facts["calm"]),
+        bool(facts["by_stretch"]),
     )

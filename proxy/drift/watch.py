@@ -16,6 +16,7 @@ from detectors.rule import Cascade
 from proxy.defence import Defence
 from proxy.defences import Defences
 from proxy.drift.gauges import DriftMetrics
+from proxy.drift.panes import ENOUGH
 from proxy.drift.population import Export, Population, Subject, alarming
 from proxy.drift.settings import Drift
 from proxy.drift.signals import STATISTICS, comparable
@@ -62,7 +63,8 @@ class Watch:
                 continue
             name = defence.name
             versions = "" if defence.spec is None else ",".join(defence.spec.versions)
-            subject = Subject(name, defences.digest(name), versions)
+            rule = f"{defence.model.fpr:g} {defence.model.cascade}"
+            subject = Subject(name, defences.digest(name), versions, rule)
             known = before.get(name)
             if known is None or not _continues(known, subject, defence.model.drift):
                 known = self._begun(defences, defence, subject)
@@ -85,15 +87,26 @@ class Watch:
     async def tick(self) -> None:
         """Take in what has come, and look at it where that is this process's to do."""
         async with self._one_at_a_time:
-            now_s = self._now()
             for name, population in list(self._populations.items()):
-                waiting = population.take()
-                export = await asyncio.to_thread(population.export, waiting, now_s)
-                self._exports[name] = export
-                state = population.state
-                if self._decides:
-                    state = await asyncio.to_thread(population.judged, [export], state, now_s)
-                self._adopt(population, state, tell=self._decides)
+                try:
+                    await self._take_in(name, population, self._now())
+                # One model's error must not take the others' look.
+                except Exception:
+                    log.exception("model %s: cannot tell whether its traffic drifts", name)
+
+    async def _take_in(self, name: str, population: Population, now_s: float) -> None:
+        """One model's part of a tick; nothing where it is not watched any more at the end."""
+        export = await asyncio.to_thread(population.export, population.take(), now_s)
+        before = population.state
+        after = before
+        if self._decides:
+            after = await asyncio.to_thread(population.judged, [export], before, now_s)
+        if self._populations.get(name) is not population:
+            return
+        self._exports[name] = export
+        if population.state.acknowledged and not before.acknowledged:
+            after = after.acknowledge()  # said in the meantime
+        self._adopt(population, after if self._decides else population.state, tell=self._decides)
 
     # -- several workers ---------------------------------------------------------------------------
 
@@ -116,7 +129,7 @@ class Watch:
         """
         found: dict[str, Any] = {}
         async with self._one_at_a_time:
-            for name, population in self._populations.items():
+            for name, population in list(self._populations.items()):
                 own = self._exports.get(name)
                 if own is None:  # begun a moment ago: what was held stands
                     found |= {name: states[name]} if name in states else {}
@@ -126,7 +139,7 @@ class Watch:
                     after = await asyncio.to_thread(
                         _judged, population, own, there, before, self._now()
                     )
-                    _tell(name, population.settings, before, after)
+                    _tell(population, before, after)
                     found[name] = after.to_json()
         return found
 
@@ -144,6 +157,7 @@ class Watch:
             name: {
                 **population.state.to_json(),
                 **{"drifting": population.state.is_drifting, "response": population.response},
+                "withheld": _withheld(population, population.state),
                 "samples": dict(population.counts),
             }
             for name, population in self._populations.items()
@@ -165,7 +179,7 @@ class Watch:
     def _adopt(self, population: Population, state: State, *, tell: bool) -> None:
         name = population.subject.model
         if tell:
-            _tell(name, population.settings, population.state, state)
+            _tell(population, population.state, state)
         population.adopt(state, self._now())
         self._defences[name].metrics.calibration_stale("drift", population.state.is_drifting)
 
@@ -221,8 +235,16 @@ def _state(facts: Any, model: str) -> State:
         return State()
 
 
-def _tell(model: str, settings: Drift, before: State, after: State) -> None:
+def _withheld(population: Population, state: State) -> str | None:
+    """Why an alarm does not lead to what `on_alarm` says; None where it does, or says nothing."""
+    if population.settings.on_alarm == "none" or not state.is_one_callers:
+        return None
+    return f"fewer than {ENOUGH} principals in half a window: one of them may have raised the alarm"
+
+
+def _tell(population: Population, before: State, after: State) -> None:
     """Tell the operator what has changed."""
+    model, settings = population.subject.model, population.settings
     if after.is_drifting and not before.is_drifting:
         effect = {
             "none": "nothing else follows",
@@ -231,6 +253,10 @@ def _tell(model: str, settings: Drift, before: State, after: State) -> None:
         }[settings.on_alarm]
         signals = ", ".join(alarming(after, settings.least_distance))
         text = "model %s: the traffic has drifted from its calibration (%s); %s: calibrate again"
+        reason = _withheld(population, after)
+        if reason is not None:
+            population.withheld(settings.on_alarm)
+            effect = f"{settings.on_alarm} is withheld, `action` is in force ({reason})"
         log.warning(text, model, signals, effect)
     elif before.is_drifting and not after.is_drifting:
         log.warning("model %s: the traffic is like its calibration again", model)

@@ -93,7 +93,18 @@ def _policy(model: Model) -> str:
         told.append(f"purified answers come from {model.aggregate.copies} copies")
     if model.remembers:
         told.append(f"a series of queries like a search: {model.query_attacks.action}")
+    told.append(_drift(model))
     return "; ".join(told)
+
+
+def _drift(model: Model) -> str:
+    if not model.drift.enabled:
+        return "drift of the traffic is not watched"
+    days, least = model.drift.false_alarm_days, model.drift.least_distance
+    return (
+        f"drift of the traffic is watched: shifts from {percent(least)} on, one false alarm in "
+        f"{days:g} days, on an alarm: {model.drift.on_alarm}"
+    )
 
 
 def _doubtful(state: State) -> Sequence[Block]:

@@ -82,9 +82,9 @@ class Monitored:
         await self.watch.tick()
 
     async def fill(self, x: NDArray[np.float32]) -> None:
-        """Send half a window by count, and look at it."""
+        """Send half a window by count, from 50 principals, and look at it."""
         assert len(x) == COUNT // 2
-        await self.send(x)
+        await self.send(x, size=4)
         await self.look()
 
 

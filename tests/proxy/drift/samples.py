@@ -15,7 +15,7 @@ from proxy.flow import Flow, SampleVerdict, Verdict
 from tests.proxy.drift.monitored import Clock
 
 STATISTICS = ("brightness", "contrast")
-SUBJECT = Subject("model", "digest", "1")
+SUBJECT = Subject("model", "digest", "1", "0.01")
 
 
 def reference() -> Reference:

@@ -61,8 +61,28 @@ def test_the_response_ends_with_time_by_an_operator_or_with_the_drift() -> None:
     assert state.response(Drift(), 100.0) == "none"
     assert state.response(SUSPEND, 99 + 2 * HOUR_S) == "suspend"
     assert state.response(SUSPEND, 100 + 2 * HOUR_S) == "none"
+    assert state.response(SUSPEND, 100 - 24 * HOUR_S) == "none", "the clock was set back"
     assert state.acknowledge().response(SUSPEND, 100.0) == "none"
     assert after(state, "calm", "calm").response(SUSPEND, 100.0) == "none"
+
+
+def test_an_alarm_that_one_principal_may_have_raised_changes_nothing_that_is_done() -> None:
+    def seen(state: State, *, by_stretch: bool, alarm: bool, window: Window = "count") -> State:
+        look = Look(by_stretch=by_stretch)
+        return state.tested(window, look, alarm=alarm, calm=False, clear_after=2)
+
+    doubted = seen(State("s"), by_stretch=True, alarm=True)
+    assert doubted.is_drifting
+    assert doubted.response(SUSPEND, 0.0) == "none"
+    later = seen(doubted, by_stretch=False, alarm=False)
+    assert later.response(SUSPEND, 0.0) == "none", "many principals have not shown it yet"
+    assert later.noticed("count", Look()).response(SUSPEND, 0.0) == "none"
+    assert State.from_json(later.to_json()).is_one_callers
+    assert seen(later, by_stretch=False, alarm=True).response(SUSPEND, 0.0) == "suspend"
+    assert (
+        seen(later, by_stretch=False, alarm=True, window="time").response(SUSPEND, 0) == "suspend"
+    )
+    assert seen(later, by_stretch=True, alarm=True, window="time").response(SUSPEND, 0) == "none"
 
 
 def test_an_acknowledged_drift_that_ended_says_nothing_of_the_next() -> None:

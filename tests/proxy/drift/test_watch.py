@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from proxy.config import Model
 from proxy.defences import Defences
 from proxy.drift.population import Population
+from proxy.drift.state import State
 from proxy.flow import Action
 from proxy.metrics import Metrics
 from tests.defended import Opener
@@ -102,6 +109,26 @@ async def test_suspended_blocking_is_counted_and_bounded_in_time(opened: Opener)
         assert await action_on(m) is Action.BLOCK
 
 
+async def test_few_principals_raise_an_alarm_but_do_not_switch_blocking_off(
+    opened: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "proxy.drift.watch")
+    async with monitored(opened, action="block", drift={"on_alarm": "suspend"}) as m:
+        for seed in range(1, 6):  # in the first half nobody knows yet how many there are
+            for i, part in enumerate(np.array_split(dark(seed), 25)):
+                await m.send(part, principal=f"client-{i % 10}")
+            await m.look()
+        assert m.metric("drift_alarm", model=MODEL) == 1
+        assert m.pipeline.metric("calibration_stale", model=MODEL, reason="drift") == 1
+        assert m.metric("blocking_suspended", model=MODEL) == 0
+        assert m.metric("drift_withheld_actions_total", model=MODEL, action="suspend") == 1
+        assert "fewer than 40 principals" in m.watch.shown()[MODEL]["withheld"]
+        assert await action_on(m) is Action.BLOCK
+    told = [each.getMessage() for each in caplog.records if "has drifted" in each.getMessage()]
+    assert len(told) == 1
+    assert "suspend is withheld" in told[0]
+
+
 async def test_an_operator_ends_it(opened: Opener) -> None:
     async with monitored(opened, action="block", drift={"on_alarm": "suspend"}) as m:
         await drifting(m)
@@ -168,32 +195,78 @@ async def test_an_alarm_by_a_series_of_queries_is_no_part_of_the_population(
         assert m.metric("drift_left_out_samples_total", reason="attack") == 8
 
 
+async def reloaded(m: Monitored, **fields: Any) -> Population | None:
+    """The model's traffic after a reload of its policy with these fields."""
+    config = m.pipeline.defences.config
+    other = Model.model_validate({**config.models[MODEL].model_dump(), **fields})
+    fresh = Defences(
+        config.model_copy(update={"models": {MODEL: other}}), Metrics(CollectorRegistry())
+    )
+    fresh.learn_from(m.pipeline.defences)
+    await fresh.refresh(m.pipeline.upstream)
+    m.watch.follow(fresh)
+    return fresh.find(MODEL).population
+
+
 async def test_windows_go_on_through_a_reload_unless_they_are_of_something_else(
     opened: Opener,
 ) -> None:
     async with monitored(opened) as m:
         await m.fill(ordinary(0))
-        config = m.pipeline.defences.config
-
-        async def reloaded(**drift: object) -> Population:
-            model = config.models[MODEL]
-            other = model.model_copy(update={"drift": model.drift.model_copy(update=drift)})
-            fresh = Defences(
-                config.model_copy(update={"models": {MODEL: other}}), Metrics(CollectorRegistry())
-            )
-            fresh.learn_from(m.pipeline.defences)
-            await fresh.refresh(m.pipeline.upstream)
-            m.watch.follow(fresh)
-            found = fresh.find(MODEL).population
-            assert found is not None
-            return found
-
         old = m.population
-        kept = await reloaded(on_alarm="suspend")
+        drift = old.settings.model_dump()
+        kept = await reloaded(m, drift={**drift, "on_alarm": "suspend"})
         assert kept is old
         assert kept.settings.on_alarm == "suspend"
-        windows = old.settings.windows.model_copy(update={"count": 2 * COUNT})
-        assert await reloaded(windows=windows) is not old
+        assert await reloaded(m, fpr=0.3) is not old, "other scores are suspicious"
+        assert await reloaded(m, cascade={}) is not old, "dear detectors see the doubtful only"
+        windows = {**drift["windows"], "count": 2 * COUNT}
+        assert await reloaded(m, drift={**drift, "windows": windows}) is not old
+
+
+@contextlib.asynccontextmanager
+async def in_the_middle_of_a_tick(m: Monitored) -> AsyncIterator[None]:
+    """While inside, a tick is judging; it ends afterwards."""
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop, judged = asyncio.get_running_loop(), m.population.judged
+
+    def slowly(*given: Any) -> State:
+        loop.call_soon_threadsafe(begun.set)
+        assert go_on.wait(10)
+        return judged(*given)
+
+    m.population.judged = slowly  # type: ignore[method-assign]
+    ticking = asyncio.ensure_future(m.watch.tick())
+    await begun.wait()
+    try:
+        yield
+    finally:
+        go_on.set()
+        await ticking
+
+
+async def test_an_operators_word_during_a_look_stays(opened: Opener) -> None:
+    async with monitored(opened, action="block", drift={"on_alarm": "suspend"}) as m:
+        await drifting(m)
+        async with in_the_middle_of_a_tick(m):
+            assert m.watch.acknowledge(None) == [MODEL]
+        assert m.population.state.acknowledged
+        assert await action_on(m) is Action.BLOCK
+
+
+async def test_a_model_that_goes_during_a_look_leaves_nothing_behind(
+    opened: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with monitored(opened, action="block", drift={"on_alarm": "suspend"}) as m:
+        await drifting(m)
+        assert m.metric("blocking_suspended", model=MODEL) == 1
+        async with in_the_middle_of_a_tick(m):
+            assert await reloaded(m, drift={"enabled": False}) is None
+        await m.watch.tick()
+        assert m.metric("drift_alarm", model=MODEL) == 0
+        assert m.metric("blocking_suspended", model=MODEL) == 0
+        assert m.watch.shown() == {}
+    assert [each for each in caplog.records if each.exc_info] == []
 
 
 async def test_a_model_that_is_not_watched_has_no_population(opened: Opener) -> None:

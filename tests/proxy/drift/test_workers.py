@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from proxy.drift.endpoints import WorkerPages, routes
 from proxy.drift.population import Population
@@ -64,11 +66,11 @@ class Crew:
     stacks: list[AsyncExitStack]
 
     def send(self, seed: int, **facts: float) -> None:
-        """Half a window at each worker, by 15 clients of its own, which are too few alone."""
+        """Half a window at each worker, by 90 clients of its own."""
         rng = np.random.default_rng(seed)
         for at, seat in enumerate(self.seats):
-            for i in range(50):
-                seat.own.add(flow(rng, f"client-{at}-{i % 15}", 4, **facts))  # type: ignore[arg-type]
+            for i in range(100):
+                seat.own.add(flow(rng, f"client-{at}-{i % 90}", 2, **facts))  # type: ignore[arg-type]
 
     async def look(self) -> list[str]:
         """Let an hour pass, look, and tell what each worker does then."""
@@ -134,6 +136,75 @@ async def test_what_is_held_outlives_the_worker_that_looked(tmp_path: Path) -> N
             await stack.aclose()
         await c.look()
         assert await c.supervisor.shown() == {}
+
+
+async def test_a_word_said_during_a_look_is_not_forgotten(tmp_path: Path) -> None:
+    async with crew(tmp_path) as c:
+        c.send(1, shift=2.0)
+        assert await c.look() == ["suspend", "suspend"]
+        seat, begun, go_on = c.seats[0], asyncio.Event(), asyncio.Event()
+        looked = seat.looked
+
+        async def slowly(*said: Any) -> dict[str, Any]:
+            begun.set()
+            await go_on.wait()
+            return await looked(*said)
+
+        seat.looked = slowly  # type: ignore[method-assign]
+        looking = asyncio.ensure_future(c.supervisor.tick())
+        await begun.wait()
+        async with asyncio.timeout(5):
+            assert await c.supervisor.acknowledge(None) == ["model"]
+        go_on.set()
+        await looking
+        assert [each.own.response for each in c.seats] == ["none", "none"]
+
+
+async def test_a_worker_that_hangs_takes_the_look_from_nobody(tmp_path: Path) -> None:
+    async with crew(tmp_path) as c:
+        hung = tmp_path / "worker-9.sock"
+
+        async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()  # until whoever asked gives up
+            writer.close()
+
+        async with await asyncio.start_unix_server(silence, hung):
+            sockets = [tmp_path / f"worker-{i}.sock" for i in range(2)]
+            c.supervisor = DriftWorkers([*sockets, hung])
+            c.send(1, shift=2.0)
+            assert await c.look() == ["suspend", "suspend"]
+
+
+async def test_what_is_not_watched_any_more_is_forgotten(tmp_path: Path) -> None:
+    async with crew(tmp_path) as c:
+        c.send(1, shift=2.0)
+        assert await c.look() == ["suspend", "suspend"]
+
+        async def nothing(*said: Any) -> dict[str, Any]:
+            return {}
+
+        watched = c.seats[0].looked
+        c.seats[0].looked = nothing  # type: ignore[method-assign]
+        await c.supervisor.tick()
+        c.seats[0].looked = watched  # type: ignore[method-assign]
+        c.seats[0].own = population(c.clock, SETTINGS)  # begun anew
+        c.seats[1].own = population(c.clock, SETTINGS)
+        assert await c.look() == ["none", "none"]
+        assert await c.supervisor.acknowledge(None) == []
+
+
+async def test_a_look_that_nobody_takes_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with crew(tmp_path) as c:
+        await c.look()
+        for stack in c.stacks:
+            await stack.aclose()
+        for _ in range(3):
+            await c.look()
+    assert [each.getMessage() for each in caplog.records].count(
+        "no worker looked at the drift of the traffic: what was held stands"
+    ) == 1
 
 
 async def test_workers_that_watch_nothing(tmp_path: Path) -> None:
