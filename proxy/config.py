@@ -13,14 +13,13 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from proxy.drift.settings import Drift
+from proxy.limits.settings import LimitedGroup, Limits
 from proxy.tracing.settings import Tracing
 
 INT32_MAX = 2**31 - 1
 MAX_PORT = 65535
 
-RpcGroup = Literal[
-    "model-config", "statistics", "model-repository", "shared-memory", "trace", "logging"
-]
+RpcGroup = LimitedGroup
 SharedMemoryPolicy = Literal["deny", "inspect", "passthrough"]
 NonFinitePolicy = Literal["refuse", "pass"]
 InputKind = Literal["image", "vector", "waveform"]
@@ -557,6 +556,8 @@ class Config(_Strict):
     """Replace the text of Triton's errors with a fixed one (error texts have leaked internals)."""
     principal_header: str | None = None
     """Metadata key that names the caller, set by a trusted gateway. Default: the peer address."""
+    limits: Limits | None = None
+    """What each principal may use. Off by default."""
     drain_delay_seconds: float = Field(default=5.0, ge=0)
     """How long requests are taken as ever on shutdown while health says NOT_SERVING: load balancers
     need that long to notice (Kubernetes about a second, plus the client's own resolver)."""

@@ -74,6 +74,13 @@ class Overloaded(ProxyError):
     kind = "overloaded"
 
 
+class Limited(Overloaded):
+    """The principal has used up what it may (section `limits`)."""
+
+    kind = "limited"
+    source = Source.DOWNSTREAM
+
+
 class Draining(ProxyError):
     """The proxy is shutting down and takes no new requests."""
 

@@ -36,6 +36,7 @@ DEGRADATIONS = ("timeout", "unreachable", "error", "full", "out_of_memory", "bus
 workers had the turn at the common one for too long."""
 HANDOFFS = ("used", "inline_small", "inline_unsuitable", "full", "unregistered", "lost")
 """What becomes of a request's tensors (`proxy.handoff.OUTCOMES`)."""
+LIMITED = ("rate", "in_flight", "message_bytes", "model", "rpc")
 FALLBACKS = ("smaller_batch", "cpu")
 """What is done when the device has no memory left (`proxy.memory_ladder`)."""
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -80,6 +81,8 @@ class Metrics:
         self._batch = batch.observe
         refused = counter("rpc_refused", "RPCs refused by policy.", "group")
         self._refused = {group: refused.labels(group).inc for group in (*RPC_GROUPS, OTHER)}
+        limited = counter("limited", "Calls refused by a principal's limits.", "reason")
+        self._limited = {reason: limited.labels(reason).inc for reason in LIMITED}
         fallbacks = counter(
             "device_fallbacks",
             "Passes that did not fit into the device's memory, by what was done instead.",
@@ -190,6 +193,10 @@ class Metrics:
     def rpc_refused(self, group: str) -> None:
         """Count an RPC refused by policy, by its group."""
         (self._refused.get(group) or self._refused[OTHER])()
+
+    def limited(self, reason: str) -> None:
+        """Count a call refused by its principal's limits; `reason` is one of `LIMITED`."""
+        self._limited[reason]()
 
     def history_lookup(self, seconds: float) -> None:
         """Record the time one request's queries took to look up and remember."""

@@ -36,6 +36,7 @@ from proxy.evidence import Gatherer
 from proxy.flow import Flow
 from proxy.forward import Forward
 from proxy.inspection import Inspection
+from proxy.limits.limiter import Limiter
 from proxy.metrics import Metrics
 from proxy.observer import Observer
 from proxy.reader import Reader
@@ -96,6 +97,7 @@ class Pipeline:
         self.idle = asyncio.Event()
         """Set while nothing is in flight."""
         self.idle.set()
+        self.limiter = Limiter(lambda: self.parts.config.limits, metrics.limited)
         self._upstream = upstream
         self._metrics = metrics
         self._audit = audit
@@ -124,15 +126,20 @@ class Pipeline:
 
     # -- admission and finish ------------------------------------------------------------------
 
-    def admit(self) -> None:
-        """Take a permit, or refuse at once (Draining, Overloaded); `release` gives it back."""
+    def admit(self, principal: str = "") -> Callable[[], None]:
+        """Take a permit, or refuse at once (Draining, Overloaded, Limited).
+
+        `release` gives it back, and what is returned the principal's own.
+        """
         if self.draining:
             raise Draining("the server is shutting down")
         if self.in_flight >= self.parts.config.max_in_flight:
             raise Overloaded("too many requests in flight")
+        leave = self.limiter.enter(principal)
         self.in_flight += 1
         if self.in_flight == 1:
             self.idle.clear()
+        return leave
 
     def release(self) -> None:
         """Give a permit back."""
@@ -298,6 +305,7 @@ class Pipeline:
         """Parse and validate."""
         started = time.monotonic()
         flow.bytes_in = len(data)
+        self.limiter.take(flow.principal, len(data))
         request, known = self._reader.read(data)
         flow.model, flow.version = request.common.model, request.common.version
         flow.client_id = request.request_id
@@ -308,6 +316,7 @@ class Pipeline:
             flow.trace.stage("read", started)
         if defence.refused:
             raise RpcRefused(f"model {flow.model!r} is not served here")
+        self.limiter.check_model(flow.principal, flow.model)
         return request, defence
 
     async def _shared(

@@ -117,7 +117,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         flow = self._flow(context)
         metadata = self._traced(flow, rpc.INFER, context)
         try:
-            pipeline.admit()
+            leave = pipeline.admit(flow.principal)
         except ProxyError as error:
             _failed(flow, error)
             pipeline.finish(flow, error.kind)
@@ -141,6 +141,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
             log.exception("request %s failed", flow.request_id)
             await self._abort(context, _INTERNAL)
         finally:
+            leave()
             pipeline.release()
             pipeline.finish(flow, outcome)
         return answer.data
@@ -157,7 +158,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         flow = self._flow(context, streamed=True)
         metadata = self._traced(flow, rpc.STREAM_INFER, context)
         try:
-            pipeline.admit()
+            leave = pipeline.admit(flow.principal)
         except ProxyError as error:
             _failed(flow, error)
             pipeline.finish(flow, error.kind)
@@ -181,6 +182,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
             log.exception("stream %s failed", flow.request_id)
             await self._abort(context, _INTERNAL)
         finally:
+            leave()
             pipeline.release()
             if flow.trace is not None:
                 flow.trace.finish(flow)
@@ -193,13 +195,16 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
             try:
-                self._authorise(method)
+                principal = self._principal(context)
+                self._authorise(method, principal)
+                if method.group != "health":
+                    self._pipeline.limiter.take(principal, len(data))
                 if method.group == "shared-memory":
                     in_use = self._config.upstream_shared_memory != "off"
                     regions.refuse_call(method, data, in_use=in_use)
                 if is_readiness and self._pipeline.departing:
                     return _NOT_READY
-                with self._permit(method):
+                with self._permit(method, principal):
                     answer = await self._forward(method, data, context)
                 await self._pass_metadata(context, answer, ())
                 return regions.without_ours(method, answer.data)
@@ -211,8 +216,11 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
         return handle
 
-    def _authorise(self, method: rpc.Rpc) -> None:
-        if method.group in rpc.ALWAYS_ON or method.group in self._config.rpc.allow:
+    def _authorise(self, method: rpc.Rpc, principal: str) -> None:
+        if method.group in rpc.ALWAYS_ON:
+            return
+        allowed = method.group in self._config.rpc.allow
+        if allowed and self._pipeline.limiter.may_call(principal, method):
             return
         self._metrics.rpc_refused(method.group)
         raise RpcRefused(
@@ -221,12 +229,13 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         )
 
     @contextlib.contextmanager
-    def _permit(self, method: rpc.Rpc) -> Iterator[None]:
+    def _permit(self, method: rpc.Rpc, principal: str) -> Iterator[None]:
         if method.group != "health":
-            self._pipeline.admit()
+            leave = self._pipeline.admit(principal)
             try:
                 yield
             finally:
+                leave()
                 self._pipeline.release()
             return
         if self._health_in_flight >= _HEALTH_CAPACITY:

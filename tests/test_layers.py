@@ -465,10 +465,11 @@ TABLE = {
     "proxy.pipeline": (
         "proxy.aggregator proxy.answers proxy.assessor proxy.audit proxy.batcher proxy.budget "
         "proxy.cancellations proxy.config proxy.defence proxy.device proxy.enforcer "
-        "proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection proxy.metrics "
-        "proxy.observer proxy.pacing proxy.reader proxy.records.record proxy.records.records "
-        "proxy.regions proxy.shadow proxy.shared_memory proxy.tasks proxy.upstream "
-        "proxy.validation proxy.wire ~proxy.history.history"
+        "proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection "
+        "proxy.limits.limiter proxy.metrics proxy.observer proxy.pacing proxy.reader "
+        "proxy.records.record proxy.records.records proxy.regions proxy.shadow "
+        "proxy.shared_memory proxy.tasks proxy.upstream proxy.validation proxy.wire "
+        "~proxy.history.history"
     ),
     "proxy.observer": (
         "proxy.assessor proxy.budget proxy.errors proxy.evidence proxy.flow proxy.inspection "
@@ -781,8 +782,11 @@ TABLE = {
     "proxy.unpacking": "proxy.errors grpc",
     "proxy.image_files": "proxy.errors",
     "proxy.pacing": "",
+    "proxy.limits": "",
+    "proxy.limits.settings": "pydantic",
+    "proxy.limits.limiter": "proxy.errors proxy.limits.settings proxy.rpc",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
-    "proxy.config": "proxy.drift.settings proxy.tracing.settings pydantic",
+    "proxy.config": "proxy.drift.settings proxy.limits.settings proxy.tracing.settings pydantic",
     "proxy.errors": "",
     "proxy.flow": "~proxy.errors ~numpy ~torch",
     "proxy.health": "grpc grpc_health",

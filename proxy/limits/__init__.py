@@ -1,0 +1,1 @@
+"""What each principal may use, and how much of it."""
