@@ -139,7 +139,7 @@ class Report:
         """Append one flat row."""
         self.rows.append(row)
 
-    def figure(self, figure: str, value: float, to_reach: str, **where: str | int) -> None:
+    def figure(self, figure: str, value: float, to_reach: str, **where: str | int | float) -> None:
         """Append one figure with its goal, such as "<= 4.5"."""
         relation, bound = to_reach.split()
         met = {"<=": operator.le, ">=": operator.ge}[relation](value, float(bound))

@@ -1,0 +1,1 @@
+"""Can a caller tell flagged requests from clean ones? A statistical test of silence."""
