@@ -14,7 +14,7 @@ LimitedGroup = Literal[
 class Limit(BaseModel):
     """What one principal may do; what is left out is not limited."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     rpc_allow: tuple[LimitedGroup, ...] | None = None
     """RPC groups, among those of the global `rpc.allow`: this only narrows."""
@@ -33,7 +33,7 @@ class Limit(BaseModel):
 class Limits(BaseModel):
     """Limits by principal."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     default: Limit = Limit()
     """Of each principal that is not named."""
