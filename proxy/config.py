@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from proxy.drift.settings import Drift
+from proxy.identity.settings import ServerTls, TrustedProxy, UpstreamTls
 from proxy.limits.settings import LimitedGroup, Limits
 from proxy.tracing.settings import Tracing
 
@@ -483,10 +484,17 @@ class Config(_Strict):
 
     listen: Address = "0.0.0.0:8101"
     """Where clients connect."""
+    tls: ServerTls | None = None
+    """TLS where clients connect. Off by default; clients without it are refused where it is on."""
     upstream: Address = "127.0.0.1:8001"
     """Triton's gRPC address."""
+    upstream_tls: UpstreamTls | None = None
+    """TLS to the model server. Off by default."""
     admin: Address = "127.0.0.1:9090"
     """Metrics, health and drain over HTTP. Loopback by default: it can stop the proxy."""
+    admin_tls: ServerTls | None = None
+    """TLS on the admin port. Off by default. Beyond loopback that port wants `control.token_file`
+    or this section's `client_ca_file`."""
     metrics: Address | None = None
     """A second listener with /metrics, /live and /ready only, which can change nothing and asks for
     no token, so that Prometheus can reach it, e.g. 0.0.0.0:9092. Off by default."""
@@ -555,7 +563,12 @@ class Config(_Strict):
     scrub_errors: bool = False
     """Replace the text of Triton's errors with a fixed one (error texts have leaked internals)."""
     principal_header: str | None = None
-    """Metadata key that names the caller, set by a trusted gateway. Default: the peer address."""
+    """Metadata key that names the caller, set by a trusted gateway. Default: the name in the
+    caller's certificate (URI, else DNS, else common name), else the peer address."""
+    trusted_proxies: tuple[TrustedProxy, ...] | None = None
+    """Whose `principal_header` is believed: addresses, ranges of them, and names in certificates.
+    Others are called by their own certificate or address. Default: everybody's, which is right only
+    where nobody but the gateway can connect."""
     limits: Limits | None = None
     """What each principal may use. Off by default."""
     drain_delay_seconds: float = Field(default=5.0, ge=0)
@@ -574,6 +587,12 @@ class Config(_Strict):
     @classmethod
     def _word(cls, value: object) -> object:
         return "off" if value is False else value  # what YAML takes the bare word for
+
+    @model_validator(mode="after")
+    def _someone_to_believe(self) -> Self:
+        if self.trusted_proxies is not None and self.principal_header is None:
+            raise ValueError("trusted_proxies goes with principal_header: what are they to say?")
+        return self
 
     @field_validator("principal_header")
     @classmethod

@@ -17,6 +17,7 @@ from proxy.config import Config
 from proxy.errors import DeadlineExceeded, Overloaded, ProxyError, RpcRefused, UpstreamError
 from proxy.flow import Flow, new_request_id
 from proxy.headers import to_client, to_upstream
+from proxy.identity import principal as identity
 from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
 from proxy.pipeline import Pipeline
@@ -30,8 +31,6 @@ if TYPE_CHECKING:  # OpenTelemetry is loaded only when tracing is configured
 
 log = logging.getLogger(__name__)
 
-_PRINCIPAL_CHARACTERS = 256
-"""Kept of a principal's name; thousands of them are remembered, and clients may choose them."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _HEALTH_CAPACITY = 64
 """Health RPCs waiting for Triton at a time. They take no permit, so that they are still answered
@@ -114,7 +113,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _infer(self, data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         pipeline = self._pipeline
-        flow = self._flow(context)
+        flow = self._flow(context, await self._named(context))
         metadata = self._traced(flow, rpc.INFER, context)
         try:
             leave = pipeline.admit(flow.principal)
@@ -155,7 +154,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _stream(self, messages: object, context: grpc.aio.ServicerContext) -> None:
         pipeline = self._pipeline
-        flow = self._flow(context, streamed=True)
+        flow = self._flow(context, await self._named(context), streamed=True)
         metadata = self._traced(flow, rpc.STREAM_INFER, context)
         try:
             leave = pipeline.admit(flow.principal)
@@ -263,14 +262,16 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _config(self) -> Config:
         return self._pipeline.parts.config
 
-    def _flow(self, context: grpc.aio.ServicerContext, *, streamed: bool = False) -> Flow:
+    def _flow(
+        self, context: grpc.aio.ServicerContext, principal: str, *, streamed: bool = False
+    ) -> Flow:
         now = time.monotonic()
         left_s = context.time_remaining()
         return Flow(
             request_id=new_request_id(),
             arrival_s=now,
             deadline_s=None if left_s is None else now + left_s,
-            principal=self._principal(context),
+            principal=principal,
             streamed=streamed,
         )
 
@@ -282,12 +283,24 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         return metadata if self._tracing is None else self._tracing.begin(flow, method, metadata)
 
     def _principal(self, context: grpc.aio.ServicerContext) -> str:
-        header = self._config.principal_header
-        if header is not None:
-            for key, value in context.invocation_metadata():
-                if key == header:
-                    return str(value)[:_PRINCIPAL_CHARACTERS]
-        return _host(str(context.peer()))
+        config, peer = self._config, str(context.peer())
+        header, trusted = config.principal_header, config.trusted_proxies
+        certified: tuple[str, ...] = ()
+        if config.tls is not None and config.tls.client_ca_file is not None:
+            certified = identity.names(context.auth_context())
+        if header is not None and (
+            trusted is None or identity.is_trusted(trusted, peer, certified)
+        ):
+            said = identity.told(header, context.invocation_metadata())
+            if said:
+                return identity.shortened(said)
+        return identity.shortened(certified[0]) if certified else identity.host(peer)
+
+    async def _named(self, context: grpc.aio.ServicerContext) -> str:
+        try:
+            return self._principal(context)
+        except ProxyError as error:
+            await self._abort(context, error)
 
     async def _pass_metadata(
         self,
@@ -343,8 +356,3 @@ def _let_go(error: grpc.aio.AbortError) -> None:
 def _failed(flow: Flow, error: ProxyError) -> None:
     if flow.trace is not None:
         flow.trace.failed(error)
-
-
-def _host(peer: str) -> str:
-    """A peer's address without its port, which is another one for every connection."""
-    return peer.rpartition(":")[0] if peer.startswith("ipv") else peer

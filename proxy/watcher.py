@@ -17,8 +17,11 @@ log = logging.getLogger(__name__)
 # known to the supervisor, which does not read the file again.
 RESTART_FIELDS = (
     "listen",
+    "tls",
     "upstream",
+    "upstream_tls",
     "admin",
+    "admin_tls",
     "metrics",
     "control",
     "audit",
