@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from proxy import __version__
 from proxy.commands import (
+    audit,
     calibrate,
     card,
     check,
@@ -31,7 +32,7 @@ from proxy.errors import ConfigError
 
 COMMANDS = (
     *(serve, calibrate, fit, evaluate, tune, card, check, diff),
-    *(policy, watch, suspicious, label, history, health, drain, demo),
+    *(policy, watch, suspicious, label, history, audit, health, drain, demo),
 )
 """In the order of `--help`."""
 

@@ -460,6 +460,10 @@ class Audit(_Strict):
 
     path: Path | None = None
     """File appended to, relative to the configuration file. Default: standard output."""
+    key_file: Path | None = None
+    """File with a secret, at least 16 bytes, that seals the lines, so that only who has it can
+    write a log that `breakwater audit verify` finds intact. Without: plain digests, which show
+    accidents, and tampering only with an anchor kept elsewhere."""
 
 
 class Records(_Strict):

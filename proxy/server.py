@@ -26,6 +26,7 @@ from proxy.drain import Drain, Mode, Times, open_connections
 from proxy.drift.endpoints import WorkerPages
 from proxy.errors import ConfigError
 from proxy.handoff import HandoffUpstream
+from proxy.keyfile import read_key
 from proxy.metrics import Metrics
 from proxy.metrics_listener import listening
 from proxy.monitor import Monitor
@@ -123,7 +124,13 @@ class Server:
         self._stopping = asyncio.Lock()
         self._stopped = False
         self._metrics = Metrics()
-        self._audit = AuditLog(config.audit.path, self._metrics.audit_dropped)
+        sealed_by = config.audit.key_file
+        self._audit = AuditLog(
+            config.audit.path,
+            self._metrics.audit_dropped,
+            key=None if sealed_by is None else read_key("audit", sealed_by),
+            worker="" if admin is None else admin.stem,
+        )
         self._upstream = _upstream(config)
         self._unpacker = Unpacker(config.max_message_bytes)
         self._tracing = _tracing(config, self._metrics, "" if admin is None else admin.stem)

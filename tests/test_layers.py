@@ -339,11 +339,12 @@ TABLE = {
     # proxy: the sidecar
     "proxy.__main__": "proxy.cli",
     "proxy.cli": (
-        "proxy.commands.calibrate proxy.commands.card proxy.commands.check "
-        "proxy.commands.demo proxy.commands.diff proxy.commands.drain proxy.commands.evaluate "
-        "proxy.commands.fit proxy.commands.health proxy.commands.history proxy.commands.label "
-        "proxy.commands.policy proxy.commands.serve proxy.commands.suspicious "
-        "proxy.commands.tune proxy.commands.watch proxy.errors"
+        "proxy.commands.audit proxy.commands.calibrate proxy.commands.card "
+        "proxy.commands.check proxy.commands.demo proxy.commands.diff proxy.commands.drain "
+        "proxy.commands.evaluate proxy.commands.fit proxy.commands.health "
+        "proxy.commands.history proxy.commands.label proxy.commands.policy "
+        "proxy.commands.serve proxy.commands.suspicious proxy.commands.tune "
+        "proxy.commands.watch proxy.errors"
     ),
     "proxy.commands": "",
     "proxy.commands.options": (
@@ -397,11 +398,14 @@ TABLE = {
     "proxy.commands.card": "proxy.commands.options proxy.errors +tuning.card.write",
     "proxy.commands.health": "proxy.commands.options +proxy.probe",
     "proxy.commands.drain": "proxy.commands.control_port proxy.commands.options",
+    "proxy.commands.audit": (
+        "proxy.commands.options +proxy.audit_verify +proxy.keyfile ~proxy.audit_verify"
+    ),
     "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
         "proxy.admin proxy.audit proxy.batcher proxy.config proxy.console.routes "
         "proxy.control.hosting proxy.control.policy_file proxy.defences proxy.drain "
-        "proxy.drift.endpoints proxy.errors proxy.handoff proxy.metrics "
+        "proxy.drift.endpoints proxy.errors proxy.handoff proxy.keyfile proxy.metrics "
         "proxy.metrics_listener proxy.monitor proxy.pipeline proxy.records.kept "
         "proxy.records.record proxy.records.records proxy.records.sketch "
         "proxy.records.snapshot proxy.records.watches proxy.reflection proxy.service "
@@ -548,7 +552,10 @@ TABLE = {
     "proxy.shared_memory": "proxy.errors proxy.pb proxy.rpc proxy.upstream proxy.wire",
     "proxy.adapt": "proxy.config proxy.errors proxy.layouts proxy.pb",
     "proxy.layouts": "proxy.config proxy.errors proxy.pb",
-    "proxy.audit": "proxy.flow",
+    "proxy.audit": "proxy.audit_chain proxy.audit_line proxy.flow",
+    "proxy.audit_chain": "",
+    "proxy.audit_line": "proxy.flow",
+    "proxy.audit_verify": "proxy.audit_chain proxy.errors",
     "proxy.batcher": "proxy.errors",
     "proxy.breaker": "",
     "proxy.forecast": "",

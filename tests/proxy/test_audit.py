@@ -1,24 +1,26 @@
-"""Audit lines: what they say, what they never say, and that they never hold up a request."""
+"""Writing audit lines: that they never hold up a request, and form a chain whatever happens."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
+import logging
 import multiprocessing
 import os
+import queue
 import resource
 import threading
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.audit import MAX_SAMPLES, MAX_TEXT, AuditLog, line
+from proxy.audit import AuditLog
+from proxy.audit_chain import FIRST, Link, read
+from proxy.audit_line import MAX_TEXT
 from proxy.flow import Action, Flow, SampleVerdict, Verdict
 
-NOON = datetime(2026, 1, 2, 12, 0, 0, 123456, tzinfo=UTC)
 SUSPECT = SampleVerdict(
     Verdict.SUSPICIOUS, score=3.14159265, threshold=2.0, p_values={"grid": 0.001}, reason="grid"
 )
@@ -49,52 +51,6 @@ def never(_: int) -> None:
     pytest.fail("a line was dropped")
 
 
-def test_a_line_tells_what_happened() -> None:
-    assert json.loads(json.dumps(line(NOON, flow(client_id="c", bytes_in=7)))) == {
-        "time": "2026-01-02T12:00:00.123Z",
-        "request_id": "r1",
-        "client_id": "c",
-        "principal": "10.0.0.1",
-        "model": "cnn",
-        "version": "1",
-        "streamed": False,
-        "verdict": "suspicious",
-        "failure": "",
-        "chain": 0,
-        "quarantined": False,
-        "action": "purify",
-        "outcome": "ok",
-        "samples_total": 2,
-        "samples": [
-            {
-                "index": 1,
-                "verdict": "suspicious",
-                "score": 3.14159,
-                "threshold": 2.0,
-                "p_values": {"grid": 0.001},
-                "reason": "grid",
-                "alarm": False,
-            }
-        ],
-        "stage_ms": {"score": 1.235, "total": 10.0},
-        "bytes_in": 7,
-        "bytes_out": 0,
-    }
-
-
-def test_times_are_utc_whatever_the_zone() -> None:
-    cet = NOON.astimezone(timezone(timedelta(hours=1)))
-    assert line(cet, flow())["time"] == "2026-01-02T12:00:00.123Z"
-
-
-def test_numbers_json_does_not_have_are_null() -> None:
-    failed = SampleVerdict(Verdict.FAILED, math.nan, math.inf, {"grid": math.nan}, "error")
-    sample = json.loads(json.dumps(line(NOON, flow(samples=(failed,))), allow_nan=False))
-    assert sample["samples"][0]["score"] is None
-    assert sample["samples"][0]["threshold"] is None
-    assert sample["samples"][0]["p_values"] == {"grid": None}
-
-
 def test_what_clients_choose_is_cut_and_escaped(tmp_path: Path) -> None:
     log = AuditLog(tmp_path / "a", never)
     nasty = '"}\n{"forged": 1}\u2028\x1b[31m\ud800'
@@ -107,13 +63,6 @@ def test_what_clients_choose_is_cut_and_escaped(tmp_path: Path) -> None:
     (entry,) = lines(tmp_path / "a")
     assert entry["client_id"] == nasty
     assert entry["model"] == "m" * MAX_TEXT
-
-
-def test_lines_are_bounded_whatever_the_batch() -> None:
-    entry = line(NOON, flow(samples=(CLEAN,) + (SUSPECT,) * 1000))
-    assert entry["samples_total"] == 1001
-    assert len(entry["samples"]) == MAX_SAMPLES
-    assert entry["samples"][0]["index"] == 1
 
 
 def test_appends_and_flushes_on_close(tmp_path: Path) -> None:
@@ -161,7 +110,10 @@ def test_a_slow_reader_costs_lines_not_requests(tmp_path: Path) -> None:
     log.close()
     thread.join()
     os.close(reader)
-    assert len(text.splitlines()) == 2000 - sum(dropped)
+    written = [json.loads(each) for each in text.splitlines()]
+    assert sum("request_id" in each for each in written) == 2000 - sum(dropped)
+    assert sum(each.get("lost", 0) for each in written) == sum(dropped)
+    assert [each["seq"] for each in written] == list(range(1, len(written) + 1))
 
 
 def test_a_stuck_disk_does_not_hold_up_the_exit(tmp_path: Path) -> None:
@@ -222,6 +174,124 @@ def test_what_a_full_disk_cut_off_spoils_no_other_line(tmp_path: Path) -> None:
     cut, whole = path.read_text().splitlines()
     assert len(cut) == 10
     assert json.loads(whole)["verdict"] == "suspicious"
+    assert json.loads(whole)["lost"] == 2
+
+
+class Heads(logging.Handler):
+    """Collects what is said of the chain's end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: queue.Queue[str] = queue.Queue()
+        logger = logging.getLogger("proxy.audit")
+        logger.addHandler(self)
+        logger.setLevel("INFO")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("audit head "):
+            self.said.put(record.getMessage().removeprefix("audit head "))
+
+    def until(self, seq: int) -> str:
+        while True:
+            head = self.said.get(timeout=10)
+            if int(head.split(":")[1]) >= seq:
+                return head
+
+
+@pytest.fixture
+def heads() -> Iterator[Heads]:
+    found = Heads()
+    yield found
+    logging.getLogger("proxy.audit").removeHandler(found)
+
+
+def links(path: Path) -> list[Link]:
+    found = [read(text) for text in path.read_bytes().splitlines()]
+    assert all(found)
+    return [each for each in found if each is not None]
+
+
+def test_lines_form_a_chain_over_files(tmp_path: Path, heads: Heads) -> None:
+    path, moved = tmp_path / "a", tmp_path / "a.1"
+    told: list[int] = []
+    log = AuditLog(path, told.append, key=b"k" * 16, worker="worker-3", head_s=0.01)
+    log.record(flow())
+    log.record(flow())
+    heads.until(2)
+    path.rename(moved)
+    log.record(flow())
+    log.close()
+    first, second, third = links(moved) + links(path)
+    assert [first.seq, second.seq, third.seq] == [1, 2, 3]
+    assert [first.prev, second.prev, third.prev] == [FIRST, first.seal, second.seal]
+    assert all(each.holds(b"k" * 16) for each in (first, second, third))
+    assert not first.holds(None)
+    assert first.run.startswith("worker-3.")
+
+
+def test_a_restart_begins_a_chain_of_its_own(tmp_path: Path) -> None:
+    for _ in range(2):
+        log = AuditLog(tmp_path / "a", never)
+        log.record(flow())
+        log.close()
+    before, after = links(tmp_path / "a")
+    assert before.run != after.run
+    assert (after.seq, after.prev) == (1, FIRST)
+
+
+def test_half_a_line_of_a_crash_stays_one_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text('{"time": "2026-01')
+    log = AuditLog(tmp_path / "a", never)
+    log.record(flow())
+    log.close()
+    half, whole = (tmp_path / "a").read_bytes().splitlines()
+    assert half == b'{"time": "2026-01'
+    assert read(whole) is not None
+
+
+def test_the_end_of_the_chain_is_told(tmp_path: Path, heads: Heads) -> None:
+    log = AuditLog(tmp_path / "a", never, head_s=0.001)
+    log.record(flow())
+    assert heads.until(1)
+    log.close()
+    (link,) = links(tmp_path / "a")
+    log = AuditLog(tmp_path / "a", never)
+    log.close()
+    assert heads.said.empty()  # once, and not of a chain that has no line
+    log = AuditLog(tmp_path / "a", never)
+    log.record(flow())
+    log.close()
+    assert heads.until(1) == f"{links(tmp_path / 'a')[1].run}:1:{links(tmp_path / 'a')[1].seal}"
+    assert link.seq == 1
+
+
+def no_end_of_line(path: Path) -> None:
+    """In a process of its own: of the first line all but its end fits on the disk."""
+    probe = AuditLog(path.with_name("probe"), lambda _: None)
+    probe.record(flow())
+    probe.close()
+    size = path.with_name("probe").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, before[1]))
+    heads = Heads()
+    log = AuditLog(path, lambda _: None, head_s=0.01)
+    log.record(flow())
+    heads.until(1)
+    log.close()
+    assert path.stat().st_size == size - 1
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log = AuditLog(path, lambda _: None)
+    log.record(flow())
+    log.close()
+
+
+def test_a_line_that_only_lacks_its_end_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    child = multiprocessing.get_context("spawn").Process(target=no_end_of_line, args=(path,))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert [(each.seq, each.lost) for each in links(path)] == [(1, 0), (1, 0)]
 
 
 def test_standard_output_by_default(capfd: pytest.CaptureFixture[str]) -> None:
