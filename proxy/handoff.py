@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from proxy import rpc
 from proxy.arena import PREFIX, Arena, Lease, sweep
 from proxy.errors import ProxyError, UpstreamError, UpstreamUnavailable
+from proxy.identity.settings import UpstreamTls
 from proxy.pb import open_inference_pb2 as pb
 from proxy.references import Places, can_move, places
 from proxy.upstream import Answer, Metadata, Upstream
@@ -54,6 +55,7 @@ class HandoffUpstream(Upstream):
         hold_s: how long memory stays out of use after a call that ended without Triton's word:
             Triton may yet read it. An inference must not wait in Triton's queue for longer.
         least_bytes: smaller tensors travel inline.
+        tls: how Triton is known; None: without TLS.
         new_arena: makes the memory.
     """
 
@@ -65,9 +67,10 @@ class HandoffUpstream(Upstream):
         memory_bytes: int,
         hold_s: float,
         least_bytes: int,
+        tls: UpstreamTls | None = None,
         new_arena: Callable[[int], Arena] = Arena,
     ) -> None:
-        super().__init__(address, max_message_bytes=max_message_bytes)
+        super().__init__(address, max_message_bytes=max_message_bytes, tls=tls)
         self.counts = dict.fromkeys(OUTCOMES, 0)
         """Requests by outcome since the start."""
         self._memory_bytes = memory_bytes

@@ -94,6 +94,14 @@ class Metrics:
             "config_last_reload_successful", "0 while the file on disk is not in force.", "livemin"
         )
         self._reload_failures = counter("config_reload_failures", "Configurations rejected.")
+        self._certificate_expiry = gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When a listener's certificate in use expires, Unix time.",
+            *("livemin", "which"),
+        )
+        self._certificate_failures = counter(
+            "certificate_reload_failures", "Changed certificates that could not be used."
+        )
         self._build_history(counter, gauge)
         handed = counter(
             "upstream_shared_memory", "Requests by the way their tensors took to Triton.", "outcome"
@@ -241,6 +249,14 @@ class Metrics:
         """Count a configuration that was rejected; the old one stays in force."""
         self._reload_failures.inc()
         self._reload_ok.set(0)
+
+    def certificate_expiry(self, which: str, ends_s: float) -> None:
+        """Set when the certificate of a section of the configuration expires, Unix time."""
+        self._certificate_expiry.labels(which).set(ends_s)
+
+    def certificate_reload_failed(self) -> None:
+        """Count changed certificates that were refused; the old ones stay in use."""
+        self._certificate_failures.inc()
 
     def audit_dropped(self, n: int = 1) -> None:
         """Count audit lines lost because the writer could not keep up or write."""

@@ -26,6 +26,7 @@ from proxy.drain import Drain, Mode, Times, open_connections
 from proxy.drift.endpoints import WorkerPages
 from proxy.errors import ConfigError
 from proxy.handoff import HandoffUpstream
+from proxy.identity.rotation import FrontTls, follow
 from proxy.keyfile import read_key
 from proxy.metrics import Metrics
 from proxy.metrics_listener import listening
@@ -131,6 +132,7 @@ class Server:
             key=None if sealed_by is None else read_key("audit", sealed_by),
             worker="" if admin is None else admin.stem,
         )
+        self._front_tls = self._new_front_tls(config)
         self._upstream = _upstream(config)
         self._unpacker = Unpacker(config.max_message_bytes)
         self._tracing = _tracing(config, self._metrics, "" if admin is None else admin.stem)
@@ -208,6 +210,7 @@ class Server:
         self._background.start(self._monitor.run())
         self._background.start(self._upstream.run())
         self._background.start(self._count())
+        self._follow_certificates()
         if self._file is not None:
             self._watcher = Watcher(
                 self._file.path,
@@ -228,7 +231,10 @@ class Server:
     async def _listen(self) -> None:
         config = self._config
         try:
-            port = self._server.add_insecure_port(config.listen)
+            if self._front_tls is None:
+                port = self._server.add_insecure_port(config.listen)
+            else:
+                port = self._server.add_secure_port(config.listen, self._front_tls.credentials)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {config.listen}: {error}") from error
         self.address = f"{config.listen.rpartition(':')[0]}:{port}"
@@ -256,6 +262,20 @@ class Server:
         loop.add_signal_handler(signal.SIGHUP, self._request_reload)
         await self._drained.wait()
         return 0
+
+    def _new_front_tls(self, config: Config) -> FrontTls | None:
+        if config.tls is None:
+            return None
+        metrics = self._metrics
+        return FrontTls(config.tls, metrics.certificate_expiry, metrics.certificate_reload_failed)
+
+    def _follow_certificates(self) -> None:
+        if self._front_tls is not None:
+            self._background.start(self._front_tls.rotation.run())
+        tls = self._config.upstream_tls
+        if tls is not None:
+            files = [file for file in (tls.ca_file, tls.cert_file, tls.key_file) if file]
+            self._background.start(follow(files, self._upstream.renew_certificates))
 
     # -- drain -----------------------------------------------------------------------------------
 
@@ -533,13 +553,16 @@ def _connection_age_ms(config: Config) -> int:
 def _upstream(config: Config) -> Upstream:
     """The connection to Triton that the configuration asks for."""
     if config.upstream_shared_memory == "off":
-        return Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
+        return Upstream(
+            config.upstream, max_message_bytes=config.max_message_bytes, tls=config.upstream_tls
+        )
     return HandoffUpstream(
         config.upstream,
         max_message_bytes=config.max_message_bytes,
         memory_bytes=config.upstream_shared_memory_mb * 1024 * 1024,
         hold_s=config.upstream_timeout_s,
         least_bytes=config.upstream_shared_memory_from_kb * 1024,
+        tls=config.upstream_tls,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import grpc
 
 from proxy import rpc
-from proxy.errors import ProxyError, UpstreamError, UpstreamUnavailable
+from proxy.errors import ConfigError, ProxyError, UpstreamError, UpstreamUnavailable
+from proxy.identity.settings import UpstreamTls
+from proxy.identity.upstream_tls import credentials, reason
 
 if TYPE_CHECKING:
     from proxy.wire import InferRequest
 
 Metadata = Sequence[tuple[str, str | bytes]]
+
+log = logging.getLogger(__name__)
 
 # Reconnect quickly when Triton comes back: it is in the same pod, a storm of one is no storm.
 _RECONNECT = (
@@ -34,6 +39,7 @@ _GRPC_TEXTS = (
 
 _FROM_SERVER = "Error received from peer"
 """In gRPC's account of a status that came over the wire; those made on this side lack it."""
+_RETELL_S = 60.0
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
 _UNSETTLED = (grpc.StatusCode.CANCELLED.value[0], grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
 
@@ -111,26 +117,49 @@ class Upstream:
     Args:
         address: host:port of Triton's gRPC endpoint.
         max_message_bytes: largest message either way.
+        tls: how the server is known; None: without TLS.
+
+    Raises:
+        ConfigError: a certificate or key cannot be used.
     """
 
-    def __init__(self, address: str, *, max_message_bytes: int) -> None:
+    def __init__(
+        self, address: str, *, max_message_bytes: int, tls: UpstreamTls | None = None
+    ) -> None:
         self._address = address
         self._max_message_bytes = max_message_bytes
+        self._tls = tls
+        self._credentials = None if tls is None else credentials(tls)
+        self._told_s = -_RETELL_S
         self._channel = self._connection()
 
     def _connection(self) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(
-            self._address,
-            options=(
-                ("grpc.max_receive_message_length", self._max_message_bytes),
-                ("grpc.max_send_message_length", self._max_message_bytes),
-                # Never through a proxy of the environment: the upstream is a neighbour.
-                ("grpc.enable_http_proxy", 0),
-                # Otherwise the next channel would get this one's connection; see `renew`.
-                ("grpc.use_local_subchannel_pool", 1),
-                *_RECONNECT,
-            ),
+        options: tuple[tuple[str, int | str], ...] = (
+            ("grpc.max_receive_message_length", self._max_message_bytes),
+            ("grpc.max_send_message_length", self._max_message_bytes),
+            # Never through a proxy of the environment: the upstream is a neighbour.
+            ("grpc.enable_http_proxy", 0),
+            # Otherwise the next channel would get this one's connection; see `renew`.
+            ("grpc.use_local_subchannel_pool", 1),
+            *_RECONNECT,
         )
+        if self._tls is None:
+            return grpc.aio.insecure_channel(self._address, options=options)
+        if self._tls.server_name:
+            options += (("grpc.ssl_target_name_override", self._tls.server_name),)
+        return grpc.aio.secure_channel(self._address, self._credentials, options=options)
+
+    def renew_certificates(self) -> None:
+        """Read the certificates again and use them for a new connection; see `renew`."""
+        if self._tls is None:
+            return
+        try:
+            self._credentials = credentials(self._tls)
+        except ConfigError as error:
+            log.error("the old certificates stay in use: %s", error)
+            return
+        log.info("upstream_tls: the new certificates are in use")
+        self.renew()
 
     def renew(self) -> None:
         """Make calls on a new connection from now on; those under way go on where they are.
@@ -210,11 +239,19 @@ class Upstream:
         # The channel may be ready again by now, so its state alone does not tell.
         lost = self._channel.get_state() is not grpc.ChannelConnectivity.READY
         if code == _UNAVAILABLE and (lost or text.startswith(_GRPC_TEXTS)):
+            self._tell(text)
             # gRPC's own text names the address and the socket error; clients need neither.
             return UpstreamUnavailable("the model server cannot be reached")
         # The server ends a call at its deadline, or for the client, whether or not it is done.
         is_final = code not in _UNSETTLED and _FROM_SERVER in (account or "")
         return UpstreamError(code, text, tuple(trailing or ()), is_final=is_final)
+
+    def _tell(self, text: str) -> None:
+        """Log why the TLS handshake failed, once in a while."""
+        why = "" if self._tls is None else reason(text)
+        if why and time.monotonic() - self._told_s >= _RETELL_S:
+            self._told_s = time.monotonic()
+            log.error("no TLS with the model server at %s: %s", self._address, why)
 
     async def close(self) -> None:
         """Close the connection; calls in flight end with CANCELLED."""

@@ -151,7 +151,9 @@ async def _calibrate(
     console: Console,
     networks: Mapping[str, weights.Trained],
 ) -> tuple[Result, str]:
-    upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
+    upstream = Upstream(
+        config.upstream, max_message_bytes=config.max_message_bytes, tls=config.upstream_tls
+    )
     try:
         metadata, described = await describe(upstream, name)
         spec = resolve(name, model, metadata, described)

@@ -146,7 +146,9 @@ async def _ask(
     recipes: Sequence[Recipe],
     progress: Progress,
 ) -> _Known:
-    upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
+    upstream = Upstream(
+        config.upstream, max_message_bytes=config.max_message_bytes, tls=config.upstream_tls
+    )
     try:
         spec = resolve(name, model, *await describe(upstream, name))
         seen = as_seen(spec, x)

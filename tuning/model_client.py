@@ -98,7 +98,9 @@ async def ask_spec(config: Config, name: str, model: Model) -> ModelSpec:
     Raises:
         ConfigError: Triton cannot be asked; or it contradicts the configuration.
     """
-    upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
+    upstream = Upstream(
+        config.upstream, max_message_bytes=config.max_message_bytes, tls=config.upstream_tls
+    )
     try:
         return resolve(name, model, *await describe(upstream, name))
     except ProxyError as error:

@@ -90,7 +90,9 @@ async def print_policy(config: Config) -> int:
     """
     console = Console()
     defences = Defences(config, Metrics())
-    upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
+    upstream = Upstream(
+        config.upstream, max_message_bytes=config.max_message_bytes, tls=config.upstream_tls
+    )
     try:
         await defences.refresh(upstream)
         answers = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -92,6 +92,17 @@ class Rotation:
 
     def _fingerprint(self) -> _Fingerprint:
         return tuple(map(_stat, self._files))
+
+
+async def follow(files: Sequence[Path], changed: Callable[[], None]) -> None:
+    """Call back whenever a file has changed and been quiet for a look, until cancelled."""
+    known = seen = tuple(map(_stat, files))
+    while True:
+        await asyncio.sleep(_POLL_S)
+        before, seen = seen, tuple(map(_stat, files))
+        if seen == before != known:
+            known = seen
+            changed()
 
 
 class FrontTls:

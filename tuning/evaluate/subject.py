@@ -227,7 +227,9 @@ async def _spec(upstream: Upstream, name: str, model: Model) -> ModelSpec:
 
 def _asked(config: Config, name: str, question: Callable[[Upstream], Awaitable[T]]) -> T:
     async def asked() -> T:
-        upstream = Upstream(config.upstream, max_message_bytes=config.max_message_bytes)
+        upstream = Upstream(
+            config.upstream, max_message_bytes=config.max_message_bytes, tls=config.upstream_tls
+        )
         try:
             return await question(upstream)
         finally:

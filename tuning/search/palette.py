@@ -152,7 +152,10 @@ def _calibrate(
     networks = weights.load(trained, given.name, scoring, use_device("auto"))
 
     async def made() -> tuple[Result, str]:
-        upstream = Upstream(given.config.upstream, max_message_bytes=given.config.max_message_bytes)
+        config = given.config
+        upstream = Upstream(
+            config.upstream, max_message_bytes=config.max_message_bytes, tls=config.upstream_tls
+        )
         try:
             metadata, described = await describe(upstream, given.name)
             spec = resolve(given.name, model, metadata, described)
