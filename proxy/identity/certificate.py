@@ -90,7 +90,7 @@ def read_authorities(section: str, field: str, path: Path) -> bytes:
     """
     found = _read(section, field, path)
     try:
-        text = found.decode("ascii", "replace")
+        text = found.decode("ascii", "ignore")
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError) as error:
         why = getattr(error, "reason", None) or error

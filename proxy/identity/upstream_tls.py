@@ -10,7 +10,7 @@ from proxy.identity.certificate import read_authorities, read_pair
 from proxy.identity.settings import UpstreamTls
 
 _REASONS = (
-    (r"Hostname Verification|verify peer name|peer name .* not in",
+    (r"Hostname Verification|verify peer name|[Pp]eer name .* not in",
      "its certificate is for another name: set upstream_tls.server_name, or `upstream` to that"),
     (r"has expired", "its certificate has expired"),
     (r"not yet valid", "its certificate is not valid yet: compare the clocks"),
