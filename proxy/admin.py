@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -139,6 +140,7 @@ class Admin:
         pages: what is served besides.
         access: who may read and who may change. Default: whoever reaches the listener may both.
         is_alive: whether the process can go on, or is to be replaced. Default: it can.
+        tls: for the port; None: without.
     """
 
     def __init__(
@@ -148,7 +150,9 @@ class Admin:
         *,
         access: Access | None = None,
         is_alive: Callable[[], bool] = lambda: True,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._target = target
         self._is_alive = is_alive
         self._pages = pages
@@ -191,7 +195,7 @@ class Admin:
             await web.UnixSite(self._runner, str(address)).start()
             return str(address)
         host, port = _split(address)
-        await web.TCPSite(self._runner, host.strip("[]"), port).start()
+        await web.TCPSite(self._runner, host.strip("[]"), port, ssl_context=self._tls).start()
         return f"{host}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:

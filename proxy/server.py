@@ -26,6 +26,7 @@ from proxy.drain import Drain, Mode, Times, open_connections
 from proxy.drift.endpoints import WorkerPages
 from proxy.errors import ConfigError
 from proxy.handoff import HandoffUpstream
+from proxy.identity.admin_tls import AdminTls
 from proxy.identity.rotation import FrontTls, follow
 from proxy.keyfile import read_key
 from proxy.metrics import Metrics
@@ -162,7 +163,13 @@ class Server:
         access = None if self._control is None else self._control.access
         console = None if self._control is None else Console(self, self._control.control)
         pages = console or WorkerPages(lambda: self._drift_watch)
-        self._admin = Admin(self, pages, access=access, is_alive=self._monitor.is_alive)
+        self._admin_tls = None if admin is not None else self._new_admin_tls(config)
+        self._admin = Admin(
+            *(self, pages),
+            access=access,
+            is_alive=self._monitor.is_alive,
+            tls=None if self._admin_tls is None else self._admin_tls.context,
+        )
         # A worker's metrics are shown by its supervisor, with those of the others.
         self._shown_at = config.metrics if admin is None else None
         self._open = contextlib.AsyncExitStack()
@@ -226,7 +233,8 @@ class Server:
         log.info("listening on %s, upstream %s", self.address, self._config.upstream)
         log.info("admin on %s", self.admin_address)
         if self._control is not None:
-            log.info("console on http://%s/console/", self.admin_address)
+            scheme = "http" if self._admin_tls is None else "https"
+            log.info("console on %s://%s/console/", scheme, self.admin_address)
 
     async def _listen(self) -> None:
         config = self._config
@@ -269,7 +277,16 @@ class Server:
         metrics = self._metrics
         return FrontTls(config.tls, metrics.certificate_expiry, metrics.certificate_reload_failed)
 
+    def _new_admin_tls(self, config: Config) -> AdminTls | None:
+        if config.admin_tls is None:
+            return None
+        metrics = self._metrics
+        told = metrics.certificate_expiry, metrics.certificate_reload_failed
+        return AdminTls(config.admin_tls, *told)
+
     def _follow_certificates(self) -> None:
+        if self._admin_tls is not None:
+            self._background.start(self._admin_tls.rotation.run())
         if self._front_tls is not None:
             self._background.start(self._front_tls.rotation.run())
         tls = self._config.upstream_tls

@@ -36,6 +36,7 @@ from proxy.errors import ConfigError
 from proxy.explorer import workers as explorers
 from proxy.history import memory_file
 from proxy.history.overview import merged
+from proxy.identity.admin_tls import AdminTls
 from proxy.metrics import SupervisorMetrics
 from proxy.metrics_listener import listening
 from proxy.records.sketch import KEY_BYTES
@@ -108,22 +109,29 @@ async def supervise(
         policy = None if path is None else PolicyFile(path, {**(overrides or {}), "listen": listen})
         control = ControlHost(supervisor, config, policy)
         console = Console(supervisor, control.control)
-        admin = Admin(supervisor, console, access=control.access)
+        tls = None if config.admin_tls is None else AdminTls(config.admin_tls)
+        admin = Admin(
+            supervisor, console, access=control.access, tls=None if tls is None else tls.context
+        )
         try:
             address = await admin.start(config.admin)
         except OSError as error:
             raise ConfigError(f"admin address {config.admin}: {error.strerror}") from error
         log.info("listening on %s with %d workers, upstream %s", listen, workers, config.upstream)
         log.info("admin on %s", address)
-        log.info("console on http://%s/console/", address)
+        log.info("console on %s://%s/console/", "https" if tls else "http", address)
         if announce is not None:
             announce(listen, address)
+        following = Tasks()
+        if tls is not None:
+            following.start(tls.rotation.run())
         try:
             await control.start()
             async with listening(supervisor, config.metrics):
                 with _signals(supervisor):
                     return await supervisor.run()
         finally:
+            await following.stop()
             await control.stop()
             await admin.stop()
 

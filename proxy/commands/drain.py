@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
+import ssl
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from http.client import HTTPConnection, HTTPException
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
 from proxy.commands.control_port import token_of
-from proxy.commands.options import Commands, address, command, seconds
+from proxy.commands.options import Commands, add_tls, address, command, seconds
+from proxy.errors import ConfigError
 
 _DESCRIPTION = """\
 Send the clients of a running `breakwater serve` away without losing a request, by its admin port.
@@ -78,22 +82,58 @@ def add(commands: Commands) -> None:
         metavar="SECONDS",
         help="longest to wait (default: 120)",
     )
+    add_tls(parser)
     parser.set_defaults(run=_run, log_level="WARNING")
 
 
 def _run(options: argparse.Namespace, _: Sequence[str]) -> int:
+    host, port = options.admin
+    admin = _Admin(host, port, _context(options), options.tls_server_name)
     token = token_of(options.token_file)
     try:
-        _ask(options.admin, "POST", "/drain?stay=1" if options.wait else "/drain", token)
+        _ask(admin, "POST", "/drain?stay=1" if options.wait else "/drain", token)
         if options.wait:
-            _wait(options.admin, options.timeout)
+            _wait(admin, options.timeout)
     except _FailureError as failure:
         print(f"breakwater: {failure}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 
 
-def _wait(admin: tuple[str, int], limit_s: float) -> None:
+@dataclass(frozen=True)
+class _Admin:
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    name: str
+    """The name in its certificate; empty: the host."""
+
+    def connect(self) -> HTTPConnection:
+        if self.tls is None:
+            return HTTPConnection(self.host, self.port, timeout=_ANSWER_S)
+        connection = HTTPSConnection(self.host, self.port, timeout=_ANSWER_S, context=self.tls)
+        if self.name:
+            plain = socket.create_connection((self.host, self.port), timeout=_ANSWER_S)
+            connection.sock = self.tls.wrap_socket(plain, server_hostname=self.name)
+        return connection
+
+
+def _context(options: argparse.Namespace) -> ssl.SSLContext | None:
+    files = (options.tls_ca, options.tls_cert, options.tls_key)
+    if not any((*files, options.tls_server_name)):
+        return None
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise ConfigError("--tls-cert and --tls-key go together")
+    try:
+        context = ssl.create_default_context(cafile=options.tls_ca)
+        if options.tls_cert is not None:
+            context.load_cert_chain(*files[1:], password=lambda: b"")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--tls-ca, --tls-cert, --tls-key: {error}") from error
+    return context
+
+
+def _wait(admin: _Admin, limit_s: float) -> None:
     """Return when it is drained, or gone."""
     end_s = time.monotonic() + limit_s
     while True:
@@ -108,12 +148,13 @@ def _wait(admin: tuple[str, int], limit_s: float) -> None:
         time.sleep(_POLL_S)
 
 
-def _ask(admin: tuple[str, int], method: str, path: str, token: str) -> Mapping[str, Any]:
+def _ask(admin: _Admin, method: str, path: str, token: str) -> Mapping[str, Any]:
     """The status answered; raises _FailureError."""
-    host, port = admin
+    host, port = admin.host, admin.port
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    connection = HTTPConnection(host, port, timeout=_ANSWER_S)
+    connection = HTTPConnection(host, port)
     try:
+        connection = admin.connect()
         connection.request(
             method, path, headers={"Authorization": f"Bearer {token}"} if token else {}
         )
@@ -122,7 +163,7 @@ def _ask(admin: tuple[str, int], method: str, path: str, token: str) -> Mapping[
     except (ConnectionRefusedError, ConnectionResetError) as error:
         raise _Gone(_SILENT.format(where=where, why=error.strerror)) from error
     except OSError as error:
-        why = error.strerror or type(error).__name__
+        why = getattr(error, "verify_message", None) or error.strerror or type(error).__name__
         raise _FailureError(_SILENT.format(where=where, why=why)) from error
     except HTTPException as error:
         told = _STRANGER.format(where=where, status="no HTTP", path=path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from proxy.commands.options import Commands, address, command, seconds
+from proxy.commands.options import Commands, add_tls, address, command, seconds
 
 _DESCRIPTION = """\
 Ask a running `breakwater serve`, or any server with grpc.health.v1 such as Triton, how it is.
@@ -39,6 +39,7 @@ def add(commands: Commands) -> None:
         metavar="SECONDS",
         help="longest to wait, connecting included (default: 1)",
     )
+    add_tls(parser)
     parser.set_defaults(run=_run, log_level="ERROR")
 
 
@@ -47,6 +48,16 @@ def _run(options: argparse.Namespace, _: Sequence[str]) -> int:
 
     host, port = options.address
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    health, text = probe(where, options.service, timeout_s=options.timeout)
+    given = (options.tls_ca, options.tls_cert, options.tls_key, options.tls_server_name)
+    tls = None
+    if any(given):
+        from proxy.errors import ConfigError
+        from proxy.identity.settings import UpstreamTls
+
+        if (options.tls_cert is None) != (options.tls_key is None):
+            raise ConfigError("--tls-cert and --tls-key go together")
+        fields = ("ca_file", "cert_file", "key_file", "server_name")
+        tls = UpstreamTls(**dict(zip(fields, given, strict=True)))
+    health, text = probe(where, options.service, timeout_s=options.timeout, tls=tls)
     print(text)  # noqa: T201
     return int(health)

@@ -101,6 +101,19 @@ def address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def add_tls(parser: argparse.ArgumentParser) -> None:
+    """`--tls-ca` and what goes with it; any of them means TLS."""
+    group = parser.add_argument_group("TLS")
+    group.add_argument(
+        "--tls-ca", type=Path, metavar="FILE", help="CA of the port's certificate (PEM)"
+    )
+    group.add_argument("--tls-cert", type=Path, metavar="FILE", help="our own certificate (PEM)")
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
+    group.add_argument(
+        "--tls-server-name", default="", metavar="NAME", help="the name in the port's certificate"
+    )
+
+
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
     """Settings of the command line that win over the file."""
     names = ("listen", "upstream", "admin", "metrics")

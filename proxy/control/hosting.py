@@ -10,6 +10,7 @@ from proxy.control.control import Control
 from proxy.control.listener import Listener
 from proxy.control.policy_file import PolicyFile
 from proxy.control.target import Target
+from proxy.identity.admin_tls import refuse_open_admin
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ class ControlHost:
         file: the configuration file; None: started without one.
 
     Raises:
-        ConfigError: the token or a certificate cannot be used.
+        ConfigError: the token or a certificate cannot be used, or anybody could stop the proxy.
     """
 
     def __init__(self, target: Target, config: Config, file: PolicyFile | None) -> None:
@@ -33,14 +34,13 @@ class ControlHost:
             token = Token(settings.token_file)
         self.address = ""
         """Where the control port is, known after `start`; empty without one."""
-        self.access = Access(token, loopback=is_loopback(config.admin))
+        loopback, tls = is_loopback(config.admin), config.admin_tls
+        refuse_open_admin(config.admin, tls, loopback=loopback, token=token is not None)
+        certified = tls is not None and tls.client_ca_file is not None
+        self.access = Access(token, loopback=loopback or certified)
         """The rule of the admin port."""
-        if token is None and not self.access.loopback:
-            log.warning(
-                "whoever reaches the admin port on %s can stop this proxy and lift quarantines: "
-                "bind it to 127.0.0.1, or set control.token_file",
-                config.admin,
-            )
+        if token is not None and tls is None and not loopback:
+            log.warning("admin: the token crosses the network as it is: set admin_tls")
         self.control = Control(target, file, self.access)
         self._listener: Listener | None = None
         if settings is not None:

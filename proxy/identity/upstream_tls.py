@@ -40,3 +40,9 @@ def credentials(settings: UpstreamTls) -> grpc.ChannelCredentials:
 def reason(text: str) -> str:
     """What gRPC's account of a lost connection says of TLS, for the log; empty: nothing."""
     return next((told for pattern, told in _REASONS if re.search(pattern, text)), "")
+
+
+def problem(text: str) -> str:
+    """The same as the end of a sentence that says where."""
+    told = reason(text)
+    return f": {told}" if told else ""
