@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from proxy.capture.settings import Capture
 from proxy.drift.settings import Drift
 from proxy.identity.settings import ServerTls, TrustedProxy, UpstreamTls
 from proxy.limits.settings import LimitedGroup, Limits
@@ -582,6 +583,8 @@ class Config(_Strict):
     """Longest to wait, after that, for clients to move (1.1 x `max_connection_age_s` + 1 s at most)
     and for requests in flight."""
     audit: Audit = Audit()
+    capture: Capture | None = None
+    """Suspicious requests kept in a folder. Off by default."""
     records: Records = Records()
     """What was scored lately, in memory."""
     tracing: Tracing | None = None

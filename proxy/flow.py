@@ -120,6 +120,8 @@ class Flow:
     """Trailing metadata for the caller, where the policy wants it told."""
     pixels: Tensor | None = None
     """The samples as they were scored, (B, C, H, W), while thumbnails may be made of them."""
+    request: bytes | None = None
+    """The message as it was inspected, while it may be captured."""
     statistics: npt.NDArray[np.float32] | None = None
     """Of the samples' inputs, (B, S), where drift is watched; see `Glance.statistics`."""
     classes: npt.NDArray[np.int64] | None = None

@@ -23,6 +23,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from proxy import __version__
+from proxy.capture.metrics import CaptureMetrics
 from proxy.config import RpcGroup
 from proxy.drift.gauges import DriftMetrics
 from proxy.model_metrics import OTHER, SECONDS_BUCKETS, Families, ModelMetrics
@@ -116,6 +117,8 @@ class Metrics:
             "upstream_shared_memory_leased_bytes", "Shared memory in use or held back.", "livesum"
         ).set
         self._build_records(counter, gauge)
+        self.capture = CaptureMetrics(self._registry)
+        """What is published of the captures."""
         self.drift = DriftMetrics(self._registry)
         """What is published of the traffic as a whole."""
         self.spans_dropped = counter(

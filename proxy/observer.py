@@ -87,6 +87,7 @@ def aside(inspection: Inspection) -> Inspection:
     aside = Flow(
         flow.request_id, flow.arrival_s, None, flow.principal, flow.streamed,
         flow.model, flow.version, flow.client_id, outcome="observed",
+        request=flow.request,
     )  # fmt: skip
     # The client's deadline and the budget are for waiting; nobody waits here.
     return replace(inspection, flow=aside, budget=Budget(inspection.longest_s))

@@ -20,6 +20,7 @@ from proxy.audit import AuditLog
 from proxy.batcher import Batcher
 from proxy.budget import Budget
 from proxy.cancellations import Cancellations
+from proxy.capture.capturer import Capturer
 from proxy.config import Config, Model
 from proxy.defence import Defence
 from proxy.device import Device
@@ -74,6 +75,7 @@ class Pipeline:
         upstream: Triton.
         batcher: None when no model is scored (the process then never loads torch).
         records: told every scored request.
+        captures: told every scored request, with its message.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Pipeline:
         metrics: Metrics,
         audit: AuditLog,
         records: Records | None = None,
+        captures: Capturer | None = None,
     ) -> None:
         self.parts = parts
         self.draining = False
@@ -102,11 +105,14 @@ class Pipeline:
         self._metrics = metrics
         self._audit = audit
         self._records = records
+        self._captures = captures
         self._tasks = Tasks()
         self._cancellations = Cancellations(lambda: self.parts.config.upstream_cancels_per_second)
         self._device = Device(batcher)
         self._gatherer = gatherer = Gatherer(self._device, upstream, self._tasks)
-        gatherer.keeps_pixels = records is not None and records.takes_pictures
+        gatherer.keeps_pixels = any(
+            taker is not None and taker.takes_pictures for taker in (records, captures)
+        )
         self._assessor = Assessor(gatherer, self._device)
         aggregator = Aggregator(self._device, upstream, self._tasks)
         self._enforcer = Enforcer(self._assessor, aggregator, self._tasks)
@@ -185,8 +191,11 @@ class Pipeline:
         self._log(flow)
 
     def _log(self, flow: Flow) -> None:
+        message, flow.request = flow.request, None
         if not flow.samples:
             return
+        if self._captures is not None and message is not None:
+            self._captures.note(flow, message, flow.pixels)
         if self._records is not None:
             self._records.note(flow)
         if is_notable(flow):
@@ -299,6 +308,8 @@ class Pipeline:
     ) -> Inspection:
         budget = Budget(model.budget_ms / 1000)
         longest_s = self.parts.config.upstream_timeout_s
+        if self._captures is not None:
+            flow.request = bytes(request.data)
         return Inspection(flow, defence, model, request, metadata, budget, longest_s)
 
     def _read(self, flow: Flow, data: bytes) -> tuple[wire.InferRequest, Defence]:

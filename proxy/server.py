@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2_grpc
 from proxy.admin import Admin, Status
 from proxy.audit import AuditLog
 from proxy.batcher import Batcher
+from proxy.capture.capturer import capturer
 from proxy.config import Config
 from proxy.console.routes import Console
 from proxy.control.hosting import ControlHost
@@ -142,6 +143,10 @@ class Server:
         self._records = Records(
             config.records, key=records_key, on_drop=self._metrics.watch_dropped
         )
+        self._captures = capturer(
+            *(config.capture, records_key, self._metrics.capture),
+            lambda model: self._in_force.digest(model),
+        )
         self._drift_key = b"drift" + (records_key or os.urandom(KEY_BYTES))
         self._drift_watch: Watch | None = None
         self._batcher: Batcher | None = None
@@ -152,6 +157,7 @@ class Server:
             metrics=self._metrics,
             audit=self._audit,
             records=self._records,
+            captures=self._captures,
         )
         self._drain = self._new_drain(config)
         self._provide_batcher(config, defences)
@@ -342,6 +348,8 @@ class Server:
         await self._admin.stop()
         await self._open.aclose()
         self._audit.close()
+        if self._captures is not None:
+            await asyncio.to_thread(self._captures.close)
 
     # -- reload ----------------------------------------------------------------------------------
 

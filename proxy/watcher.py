@@ -26,6 +26,7 @@ RESTART_FIELDS = (
     "control",
     "audit",
     "batching",
+    "capture",
     "drain_delay_seconds",
     "drain_seconds",
     "max_message_bytes",

@@ -403,9 +403,10 @@ TABLE = {
     ),
     "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
-        "proxy.admin proxy.audit proxy.batcher proxy.config proxy.console.routes "
-        "proxy.control.hosting proxy.control.policy_file proxy.defences proxy.drain "
-        "proxy.drift.endpoints proxy.errors proxy.handoff proxy.keyfile proxy.metrics "
+        "proxy.admin proxy.audit proxy.batcher proxy.capture.capturer proxy.config "
+        "proxy.console.routes proxy.control.hosting proxy.control.policy_file proxy.defences "
+        "proxy.drain proxy.drift.endpoints proxy.errors proxy.handoff "
+        "proxy.identity.admin_tls proxy.identity.rotation proxy.keyfile proxy.metrics "
         "proxy.metrics_listener proxy.monitor proxy.pipeline proxy.records.kept "
         "proxy.records.record proxy.records.records proxy.records.sketch "
         "proxy.records.snapshot proxy.records.watches proxy.reflection proxy.service "
@@ -468,8 +469,8 @@ TABLE = {
     "proxy.files": "",
     "proxy.pipeline": (
         "proxy.aggregator proxy.answers proxy.assessor proxy.audit proxy.batcher proxy.budget "
-        "proxy.cancellations proxy.config proxy.defence proxy.device proxy.enforcer "
-        "proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection "
+        "proxy.cancellations proxy.capture.capturer proxy.config proxy.defence proxy.device "
+        "proxy.enforcer proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection "
         "proxy.limits.limiter proxy.metrics proxy.observer proxy.pacing proxy.reader "
         "proxy.records.record proxy.records.records proxy.regions proxy.shadow "
         "proxy.shared_memory proxy.tasks proxy.upstream proxy.validation proxy.wire "
@@ -547,7 +548,8 @@ TABLE = {
         "~proxy.drift.population ~proxy.scoring"
     ),
     "proxy.metrics": (
-        "proxy.config proxy.drift.gauges proxy.model_metrics proxy.shadow_metrics prometheus_client"
+        "proxy.capture.metrics proxy.config proxy.drift.gauges proxy.model_metrics "
+        "proxy.shadow_metrics prometheus_client"
     ),
     "proxy.shared_memory": "proxy.errors proxy.pb proxy.rpc proxy.upstream proxy.wire",
     "proxy.adapt": "proxy.config proxy.errors proxy.layouts proxy.pb",
@@ -792,8 +794,20 @@ TABLE = {
     "proxy.limits": "",
     "proxy.limits.settings": "pydantic",
     "proxy.limits.limiter": "proxy.errors proxy.limits.settings proxy.rpc",
+    "proxy.capture": "",
+    "proxy.capture.settings": "pydantic",
+    "proxy.capture.metrics": "prometheus_client",
+    "proxy.capture.files": "proxy.audit_line proxy.flow proxy.records.record",
+    "proxy.capture.spool": "proxy.errors",
+    "proxy.capture.capturer": (
+        "proxy.capture.files proxy.capture.metrics proxy.capture.settings proxy.capture.spool "
+        "proxy.flow proxy.keyfile proxy.records.record proxy.records.thumbnails ~torch"
+    ),
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
-    "proxy.config": "proxy.drift.settings proxy.limits.settings proxy.tracing.settings pydantic",
+    "proxy.config": (
+        "proxy.capture.settings proxy.drift.settings proxy.identity.settings "
+        "proxy.limits.settings proxy.tracing.settings pydantic"
+    ),
     "proxy.errors": "",
     "proxy.flow": "~proxy.errors ~numpy ~torch",
     "proxy.health": "grpc grpc_health",
@@ -996,6 +1010,7 @@ ONLY = {
     "grpc_reflection": {"proxy.control.listener", "proxy.reflection"},
     "prometheus_client": {
         *("proxy.drift.gauges", "proxy.metrics", "proxy.model_metrics"),
+        "proxy.capture.metrics",
         "proxy.console.overview",  # reads a scrape
     },
     "aiohttp": {

@@ -1,0 +1,1 @@
+"""Suspicious requests kept in a folder, for forensics and replay."""
