@@ -396,8 +396,10 @@ TABLE = {
         "+tuning.lineage"
     ),
     "proxy.commands.card": "proxy.commands.options proxy.errors +tuning.card.write",
-    "proxy.commands.health": "proxy.commands.options +proxy.probe",
-    "proxy.commands.drain": "proxy.commands.control_port proxy.commands.options",
+    "proxy.commands.health": (
+        "proxy.commands.options +proxy.errors +proxy.identity.settings +proxy.probe"
+    ),
+    "proxy.commands.drain": "proxy.commands.control_port proxy.commands.options proxy.errors",
     "proxy.commands.audit": (
         "proxy.commands.options +proxy.audit_verify +proxy.keyfile ~proxy.audit_verify"
     ),
@@ -406,7 +408,8 @@ TABLE = {
         "proxy.admin proxy.audit proxy.batcher proxy.capture.capturer proxy.config "
         "proxy.console.routes proxy.control.hosting proxy.control.policy_file proxy.defences "
         "proxy.drain proxy.drift.endpoints proxy.errors proxy.handoff "
-        "proxy.identity.admin_tls proxy.identity.rotation proxy.keyfile proxy.metrics "
+        "proxy.identity.admin_tls proxy.identity.rotation proxy.inflow.descriptors "
+        "proxy.inflow.memory proxy.inflow.waiting proxy.keyfile proxy.metrics "
         "proxy.metrics_listener proxy.monitor proxy.pipeline proxy.records.kept "
         "proxy.records.record proxy.records.records proxy.records.sketch "
         "proxy.records.snapshot proxy.records.watches proxy.reflection proxy.service "
@@ -427,9 +430,9 @@ TABLE = {
         "~torch"
     ),
     "proxy.service": (
-        "proxy.config proxy.errors proxy.flow proxy.headers proxy.metrics proxy.pb "
-        "proxy.pipeline proxy.regions proxy.rpc proxy.status proxy.stream proxy.unpacking "
-        "proxy.upstream grpc ~proxy.tracing.tracing"
+        "proxy.config proxy.errors proxy.flow proxy.headers proxy.identity.principal "
+        "proxy.inflow.waiting proxy.metrics proxy.pb proxy.pipeline proxy.regions proxy.rpc "
+        "proxy.status proxy.stream proxy.unpacking proxy.upstream grpc ~proxy.tracing.tracing"
     ),
     "proxy.scoring": (
         "detectors.base detectors.drift_inputs detectors.query_history detectors.rule "
@@ -469,8 +472,8 @@ TABLE = {
     "proxy.files": "",
     "proxy.pipeline": (
         "proxy.aggregator proxy.answers proxy.assessor proxy.audit proxy.batcher proxy.budget "
-        "proxy.cancellations proxy.capture.capturer proxy.config proxy.defence proxy.device "
-        "proxy.enforcer proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection "
+        "proxy.cancellations proxy.config proxy.defence proxy.device proxy.enforcer "
+        "proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection "
         "proxy.limits.limiter proxy.metrics proxy.observer proxy.pacing proxy.reader "
         "proxy.records.record proxy.records.records proxy.regions proxy.shadow "
         "proxy.shared_memory proxy.tasks proxy.upstream proxy.validation proxy.wire "
@@ -528,8 +531,8 @@ TABLE = {
         "proxy.admin proxy.config proxy.console.routes proxy.control.hosting "
         "proxy.control.policy_file proxy.control.workers proxy.drain proxy.drift.workers "
         "proxy.errors proxy.explorer.workers proxy.history.memory_file proxy.history.overview "
-        "proxy.metrics proxy.metrics_listener proxy.records.sketch proxy.records.workers "
-        "proxy.runtime_folder proxy.tasks aiohttp"
+        "proxy.identity.admin_tls proxy.metrics proxy.metrics_listener proxy.records.sketch "
+        "proxy.records.workers proxy.runtime_folder proxy.tasks aiohttp"
     ),
     "proxy.kinds": (
         "detectors proxy.adapt proxy.codec proxy.config proxy.errors proxy.tensors proxy.vectors "
@@ -548,16 +551,12 @@ TABLE = {
         "~proxy.drift.population ~proxy.scoring"
     ),
     "proxy.metrics": (
-        "proxy.capture.metrics proxy.config proxy.drift.gauges proxy.model_metrics "
-        "proxy.shadow_metrics prometheus_client"
+        "proxy.config proxy.drift.gauges proxy.model_metrics proxy.shadow_metrics prometheus_client"
     ),
     "proxy.shared_memory": "proxy.errors proxy.pb proxy.rpc proxy.upstream proxy.wire",
     "proxy.adapt": "proxy.config proxy.errors proxy.layouts proxy.pb",
     "proxy.layouts": "proxy.config proxy.errors proxy.pb",
     "proxy.audit": "proxy.audit_chain proxy.audit_line proxy.flow",
-    "proxy.audit_chain": "",
-    "proxy.audit_line": "proxy.flow",
-    "proxy.audit_verify": "proxy.audit_chain proxy.errors",
     "proxy.batcher": "proxy.errors",
     "proxy.breaker": "",
     "proxy.forecast": "",
@@ -616,12 +615,16 @@ TABLE = {
     "proxy.reflection": "proxy.pb proxy.rpc google grpc grpc_health grpc_reflection",
     "proxy.status": "proxy.errors grpc",
     "proxy.handoff": (
-        "proxy.arena proxy.errors proxy.pb proxy.references proxy.rpc proxy.upstream proxy.wire"
+        "proxy.arena proxy.errors proxy.identity.settings proxy.pb proxy.references proxy.rpc "
+        "proxy.upstream proxy.wire"
     ),
     "proxy.references": "proxy.arena proxy.datatypes proxy.errors proxy.fields proxy.wire",
     "proxy.regions": "proxy.arena proxy.errors proxy.pb proxy.rpc proxy.wire google",
     "proxy.arena": "proxy.fields",
-    "proxy.upstream": "proxy.errors proxy.rpc grpc ~proxy.wire",
+    "proxy.upstream": (
+        "proxy.errors proxy.identity.settings proxy.identity.upstream_tls proxy.rpc grpc "
+        "~proxy.wire"
+    ),
     "proxy.watcher": "proxy.config proxy.errors",
     "proxy": "",
     "proxy.admin": (
@@ -660,7 +663,7 @@ TABLE = {
     "proxy.control.errors": "",
     "proxy.control.hosting": (
         "proxy.config proxy.control.access proxy.control.control proxy.control.listener "
-        "proxy.control.policy_file proxy.control.target"
+        "proxy.control.policy_file proxy.control.target proxy.identity.admin_tls"
     ),
     "proxy.control.listener": (
         "proxy.config proxy.control.access proxy.control.control proxy.control.service "
@@ -738,7 +741,9 @@ TABLE = {
     "proxy.drift.settings": "pydantic",
     "proxy.drift.state": "proxy.drift.settings",
     "proxy.drift.leniency": "proxy.drift.state proxy.flow",
-    "proxy.probe": "google grpc grpc_health",
+    "proxy.probe": (
+        "google grpc grpc_health +proxy.identity.upstream_tls ~proxy.identity.settings"
+    ),
     "proxy.calibration_age": "proxy.config proxy.model_metrics",
     "detectors.drift_inputs": "detectors.photometry purifiers.base torch",
     "detectors.drift_reference": (
@@ -794,18 +799,28 @@ TABLE = {
     "proxy.limits": "",
     "proxy.limits.settings": "pydantic",
     "proxy.limits.limiter": "proxy.errors proxy.limits.settings proxy.rpc",
-    "proxy.capture": "",
-    "proxy.capture.settings": "pydantic",
-    "proxy.capture.metrics": "prometheus_client",
-    "proxy.capture.files": "proxy.audit_line proxy.flow proxy.records.record",
-    "proxy.capture.spool": "proxy.errors",
-    "proxy.capture.capturer": (
-        "proxy.capture.files proxy.capture.metrics proxy.capture.settings proxy.capture.spool "
-        "proxy.flow proxy.keyfile proxy.records.record proxy.records.thumbnails ~torch"
+    "proxy.inflow": "",
+    "proxy.inflow.settings": "pydantic",
+    "proxy.inflow.waiting": "proxy.errors grpc",
+    "proxy.inflow.memory": "proxy.inflow.waiting",
+    "proxy.inflow.descriptors": "",
+    "proxy.audit_chain": "",
+    "proxy.audit_line": "proxy.flow",
+    "proxy.audit_verify": "proxy.audit_chain proxy.errors",
+    "proxy.identity.settings": "pydantic",
+    "proxy.identity.certificate": "proxy.errors proxy.identity.settings",
+    "proxy.identity.rotation": (
+        "proxy.errors proxy.identity.certificate proxy.identity.settings grpc"
     ),
+    "proxy.identity.upstream_tls": "proxy.identity.certificate proxy.identity.settings grpc",
+    "proxy.identity.principal": "proxy.errors",
+    "proxy.identity.admin_tls": (
+        "proxy.errors proxy.identity.certificate proxy.identity.rotation proxy.identity.settings"
+    ),
+    "proxy.identity": "",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": (
-        "proxy.capture.settings proxy.drift.settings proxy.identity.settings "
+        "proxy.drift.settings proxy.identity.settings proxy.inflow.settings "
         "proxy.limits.settings proxy.tracing.settings pydantic"
     ),
     "proxy.errors": "",
@@ -997,7 +1012,7 @@ ONLY = {
         *("proxy.server", "proxy.service", "proxy.status", "proxy.stream", "proxy.upstream"),
         *("proxy.health", "proxy.probe", "proxy.reflection", "proxy.unpacking"),
         *("proxy.control.client", "proxy.control.listener", "proxy.control.service"),
-        "proxy.tracing.tracing",
+        *("proxy.tracing.tracing", "proxy.inflow.waiting"),
     },
     "opentelemetry": {
         *("proxy.tracing.context", "proxy.tracing.exporting", "proxy.tracing.sampling"),
@@ -1010,7 +1025,6 @@ ONLY = {
     "grpc_reflection": {"proxy.control.listener", "proxy.reflection"},
     "prometheus_client": {
         *("proxy.drift.gauges", "proxy.metrics", "proxy.model_metrics"),
-        "proxy.capture.metrics",
         "proxy.console.overview",  # reads a scrape
     },
     "aiohttp": {
