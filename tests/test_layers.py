@@ -472,8 +472,8 @@ TABLE = {
     "proxy.files": "",
     "proxy.pipeline": (
         "proxy.aggregator proxy.answers proxy.assessor proxy.audit proxy.batcher proxy.budget "
-        "proxy.cancellations proxy.config proxy.defence proxy.device proxy.enforcer "
-        "proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection "
+        "proxy.cancellations proxy.capture.capturer proxy.config proxy.defence proxy.device "
+        "proxy.enforcer proxy.errors proxy.evidence proxy.flow proxy.forward proxy.inspection "
         "proxy.limits.limiter proxy.metrics proxy.observer proxy.pacing proxy.reader "
         "proxy.records.record proxy.records.records proxy.regions proxy.shadow "
         "proxy.shared_memory proxy.tasks proxy.upstream proxy.validation proxy.wire "
@@ -551,7 +551,8 @@ TABLE = {
         "~proxy.drift.population ~proxy.scoring"
     ),
     "proxy.metrics": (
-        "proxy.config proxy.drift.gauges proxy.model_metrics proxy.shadow_metrics prometheus_client"
+        "proxy.capture.metrics proxy.config proxy.drift.gauges proxy.model_metrics "
+        "proxy.shadow_metrics prometheus_client"
     ),
     "proxy.shared_memory": "proxy.errors proxy.pb proxy.rpc proxy.upstream proxy.wire",
     "proxy.adapt": "proxy.config proxy.errors proxy.layouts proxy.pb",
@@ -818,10 +819,19 @@ TABLE = {
         "proxy.errors proxy.identity.certificate proxy.identity.rotation proxy.identity.settings"
     ),
     "proxy.identity": "",
+    "proxy.capture": "",
+    "proxy.capture.settings": "pydantic",
+    "proxy.capture.metrics": "prometheus_client",
+    "proxy.capture.files": "proxy.audit_line proxy.flow proxy.records.record",
+    "proxy.capture.spool": "proxy.errors",
+    "proxy.capture.capturer": (
+        "proxy.capture.files proxy.capture.metrics proxy.capture.settings proxy.capture.spool "
+        "proxy.flow proxy.keyfile proxy.records.record proxy.records.thumbnails ~torch"
+    ),
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": (
-        "proxy.drift.settings proxy.identity.settings proxy.inflow.settings "
-        "proxy.limits.settings proxy.tracing.settings pydantic"
+        "proxy.capture.settings proxy.drift.settings proxy.identity.settings "
+        "proxy.inflow.settings proxy.limits.settings proxy.tracing.settings pydantic"
     ),
     "proxy.errors": "",
     "proxy.flow": "~proxy.errors ~numpy ~torch",
@@ -1025,6 +1035,7 @@ ONLY = {
     "grpc_reflection": {"proxy.control.listener", "proxy.reflection"},
     "prometheus_client": {
         *("proxy.drift.gauges", "proxy.metrics", "proxy.model_metrics"),
+        "proxy.capture.metrics",
         "proxy.console.overview",  # reads a scrape
     },
     "aiohttp": {
