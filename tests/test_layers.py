@@ -1023,6 +1023,7 @@ ONLY = {
         *("proxy.health", "proxy.probe", "proxy.reflection", "proxy.unpacking"),
         *("proxy.control.client", "proxy.control.listener", "proxy.control.service"),
         *("proxy.tracing.tracing", "proxy.inflow.waiting"),
+        *("proxy.identity.rotation", "proxy.identity.upstream_tls"),
     },
     "opentelemetry": {
         *("proxy.tracing.context", "proxy.tracing.exporting", "proxy.tracing.sampling"),
