@@ -15,7 +15,7 @@ from proxy.errors import GRPC_CODES, ProxyError
 from proxy.flow import Action, Verdict
 
 OTHER = "other"
-STAGES = ("read", "queue", "score", "history", "views", "purify", "upstream", "pace", "total")
+STAGES = ("read", "queue", "score", "history", "views", "purify", "upstream", "total")
 ACTIONS = tuple(str(action) for action in Action)
 VERDICTS = tuple(str(verdict) for verdict in Verdict)
 FAILURE_REASONS = (

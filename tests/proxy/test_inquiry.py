@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -83,7 +84,7 @@ async def test_a_table(proxy: Remembering, capsys: pytest.CaptureFixture[str]) -
     assert out.count("eve") == 2
     assert out.count("\\x1b[2J") == 2
     assert "10 min" in out
-    assert "0 s ago" in out
+    assert re.search(r"\d+ s ago", out)
     assert "42 queries remembered" in out
     assert "\x1b" not in out
 

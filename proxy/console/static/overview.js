@@ -9,7 +9,7 @@ import { quantile, rate, since, total } from "./histogram.js";
 const EVERY_MS = 2000;
 const KEPT = 90; // three minutes
 const WINDOW_S = 60;
-const STAGES = ["read", "queue", "score", "history", "views", "purify", "upstream", "pace", "total"];
+const STAGES = ["read", "queue", "score", "history", "views", "purify", "upstream", "total"];
 const VERDICTS = ["pass", "suspicious", "failed"];
 
 const scrapes = [];
