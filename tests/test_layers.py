@@ -1067,7 +1067,7 @@ PURE_ENOUGH = {"purifiers.jpeg": {"PIL", "io"}}
 
 # Only here may an import wait inside a function: the command line, which must start at once, the
 # place that loads torch when a model is to be scored, and what an optional package is needed for.
-LAZY = {"proxy.commands", "proxy.defences", "proxy.server", "tuning.supervise"}
+LAZY = {"proxy.commands", "proxy.defences", "proxy.probe", "proxy.server", "tuning.supervise"}
 
 # Sources whose tests are in another file than their mirror.
 TESTED_IN = {
