@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -28,7 +29,7 @@ class Remembering:
     """A proxy with a quarantine; stops to answer after so many questions, if told so."""
 
     def __init__(self) -> None:
-        self.quarantine = Quarantine()
+        self.quarantine = Quarantine(wall=time.time)
         self.admin = Admin(self)
         self.address = ""
         self.answers_left = 1000
