@@ -768,8 +768,9 @@ TABLE = {
         "proxy.drift.state proxy.flow"
     ),
     "proxy.drift.watch": (
-        "detectors.rule proxy.defence proxy.defences proxy.drift.gauges proxy.drift.panes "
-        "proxy.drift.population proxy.drift.settings proxy.drift.signals proxy.drift.state"
+        "detectors.rule proxy.defence proxy.defences proxy.drift.gauges "
+        "proxy.drift.population proxy.drift.settings proxy.drift.signals proxy.drift.state "
+        "proxy.drift.telling"
     ),
     "proxy.drift.endpoints": "proxy.drift.siblings aiohttp",
     "proxy.drift.siblings": "aiohttp",
@@ -828,6 +829,7 @@ TABLE = {
         "proxy.capture.files proxy.capture.metrics proxy.capture.settings proxy.capture.spool "
         "proxy.flow proxy.keyfile proxy.records.record proxy.records.thumbnails ~torch"
     ),
+    "proxy.drift.telling": "proxy.drift.panes proxy.drift.population proxy.drift.state",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": (
         "proxy.capture.settings proxy.drift.settings proxy.identity.settings "

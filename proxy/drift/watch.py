@@ -15,9 +15,9 @@ from typing import Any
 from detectors.rule import Cascade
 from proxy.defence import Defence
 from proxy.defences import Defences
+from proxy.drift import telling
 from proxy.drift.gauges import DriftMetrics
-from proxy.drift.panes import ENOUGH
-from proxy.drift.population import Export, Population, Subject, alarming
+from proxy.drift.population import Export, Population, Subject
 from proxy.drift.settings import Drift
 from proxy.drift.signals import STATISTICS, comparable
 from proxy.drift.state import State
@@ -52,23 +52,28 @@ class Watch:
         self._populations: dict[str, Population] = {}
         self._defences: dict[str, Defence] = {}
         self._exports: dict[str, Export] = {}
+        self._expected: set[str] = set()
+        """Models that will be watched once their model server has described them."""
         self._one_at_a_time = asyncio.Lock()
 
     def follow(self, defences: Defences) -> None:
         """Watch the models as they are defended now; windows go on where nothing has changed."""
         before, self._populations = self._populations, {}
+        self._expected = set()
         for defence in defences.models():
-            if defence.model is None or not defence.model.drift.enabled or not defence.scorer:
+            name, model = defence.name, defence.model
+            if model is None or not model.drift.enabled or not defence.scorer:
                 defence.population = None
+                if model is not None and model.drift.enabled and model.detectors:
+                    self._expected.add(name)
                 continue
-            name = defence.name
             versions = "" if defence.spec is None else ",".join(defence.spec.versions)
-            rule = f"{defence.model.fpr:g} {defence.model.cascade}"
+            rule = f"{model.fpr:g} {model.cascade}"
             subject = Subject(name, defences.digest(name), versions, rule)
             known = before.get(name)
-            if known is None or not _continues(known, subject, defence.model.drift):
+            if known is None or not _continues(known, subject, model.drift):
                 known = self._begun(defences, defence, subject)
-            known.settings = defence.model.drift
+            known.settings = model.drift
             defence.population = self._populations[name] = known
             self._defences[name] = defence
         for gone in before.keys() - self._populations.keys():
@@ -127,20 +132,24 @@ class Watch:
             others: `exports` of each.
             states: what was held, `State.to_json` by model.
         """
-        found: dict[str, Any] = {}
+        # Of what this worker has seen nothing yet, what was held stands.
+        known = self._populations.keys() | self._expected
+        found = {name: states[name] for name in known & states.keys()}
         async with self._one_at_a_time:
             for name, population in list(self._populations.items()):
                 own = self._exports.get(name)
-                if own is None:  # begun a moment ago: what was held stands
-                    found |= {name: states[name]} if name in states else {}
-                else:
-                    there = [each[name] for each in others if name in each]
-                    before = _state(states.get(name), name)
-                    after = await asyncio.to_thread(
-                        _judged, population, own, there, before, self._now()
-                    )
-                    _tell(population, before, after)
+                if own is None:
+                    continue
+                there = [each[name] for each in others if name in each]
+                before = _state(states.get(name), name)
+                after = await asyncio.to_thread(
+                    _judged, population, own, there, before, self._now()
+                )
+                if self._populations.get(name) is population:
+                    telling.tell(population, before, after)
                     found[name] = after.to_json()
+                else:  # it went in the meantime
+                    found.pop(name, None)
         return found
 
     def adopt(self, states: Mapping[str, Any]) -> None:
@@ -157,7 +166,7 @@ class Watch:
             name: {
                 **population.state.to_json(),
                 **{"drifting": population.state.is_drifting, "response": population.response},
-                "withheld": _withheld(population, population.state),
+                "withheld": telling.withheld(population, population.state),
                 "samples": dict(population.counts),
             }
             for name, population in self._populations.items()
@@ -179,7 +188,7 @@ class Watch:
     def _adopt(self, population: Population, state: State, *, tell: bool) -> None:
         name = population.subject.model
         if tell:
-            _tell(population, population.state, state)
+            telling.tell(population, population.state, state)
         population.adopt(state, self._now())
         self._defences[name].metrics.calibration_stale("drift", population.state.is_drifting)
 
@@ -233,30 +242,3 @@ def _state(facts: Any, model: str) -> State:
     except ValueError as error:
         log.warning("model %s: %s", model, error)
         return State()
-
-
-def _withheld(population: Population, state: State) -> str | None:
-    """Why an alarm does not lead to what `on_alarm` says; None where it does, or says nothing."""
-    if population.settings.on_alarm == "none" or not state.is_one_callers:
-        return None
-    return f"fewer than {ENOUGH} principals in half a window: one of them may have raised the alarm"
-
-
-def _tell(population: Population, before: State, after: State) -> None:
-    """Tell the operator what has changed."""
-    model, settings = population.subject.model, population.settings
-    if after.is_drifting and not before.is_drifting:
-        effect = {
-            "none": "nothing else follows",
-            "suspend": "suspicious requests are flagged only",
-            "widen": "only the most suspicious requests are acted on",
-        }[settings.on_alarm]
-        signals = ", ".join(alarming(after, settings.least_distance))
-        text = "model %s: the traffic has drifted from its calibration (%s); %s: calibrate again"
-        reason = _withheld(population, after)
-        if reason is not None:
-            population.withheld(settings.on_alarm)
-            effect = f"{settings.on_alarm} is withheld, `action` is in force ({reason})"
-        log.warning(text, model, signals, effect)
-    elif before.is_drifting and not after.is_drifting:
-        log.warning("model %s: the traffic is like its calibration again", model)

@@ -61,7 +61,7 @@ async def test_traffic_like_the_calibration_is_calm(opened: Opener) -> None:
 async def test_an_alarm_is_told_and_ends_when_the_traffic_is_as_before(
     opened: Opener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, "proxy.drift.watch")
+    caplog.set_level(logging.WARNING, "proxy.drift.telling")
     async with monitored(opened, drift={"clear_after": 2}) as m:
         await m.fill(ordinary(0))
         await drifting(m)
@@ -112,7 +112,7 @@ async def test_suspended_blocking_is_counted_and_bounded_in_time(opened: Opener)
 async def test_few_principals_raise_an_alarm_but_do_not_switch_blocking_off(
     opened: Opener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, "proxy.drift.watch")
+    caplog.set_level(logging.WARNING, "proxy.drift.telling")
     async with monitored(opened, action="block", drift={"on_alarm": "suspend"}) as m:
         for seed in range(1, 6):  # in the first half nobody knows yet how many there are
             for i, part in enumerate(np.array_split(dark(seed), 25)):
@@ -267,6 +267,17 @@ async def test_a_model_that_goes_during_a_look_leaves_nothing_behind(
         assert m.metric("blocking_suspended", model=MODEL) == 0
         assert m.watch.shown() == {}
     assert [each for each in caplog.records if each.exc_info] == []
+
+
+async def test_a_worker_that_knows_a_model_only_by_name_forgets_nothing_about_it(
+    opened: Opener,
+) -> None:
+    async with monitored(opened) as m:
+        held = {MODEL: m.population.state.to_json(), "gone": m.population.state.to_json()}
+        defence = m.pipeline.defences.find(MODEL)
+        defence.scorer = None  # Triton has not described it yet
+        m.watch.follow(m.pipeline.defences)
+        assert await m.watch.looked([], held) == {MODEL: held[MODEL]}
 
 
 async def test_a_model_that_is_not_watched_has_no_population(opened: Opener) -> None:
