@@ -23,6 +23,7 @@ from proxy.commands import (
     history,
     label,
     policy,
+    replay,
     serve,
     suspicious,
     tune,
@@ -31,7 +32,7 @@ from proxy.commands import (
 from proxy.errors import ConfigError
 
 COMMANDS = (
-    *(serve, calibrate, fit, evaluate, tune, card, check, diff),
+    *(serve, calibrate, fit, evaluate, tune, card, check, diff, replay),
     *(policy, watch, suspicious, label, history, audit, health, drain, demo),
 )
 """In the order of `--help`."""

@@ -343,8 +343,8 @@ TABLE = {
         "proxy.commands.check proxy.commands.demo proxy.commands.diff proxy.commands.drain "
         "proxy.commands.evaluate proxy.commands.fit proxy.commands.health "
         "proxy.commands.history proxy.commands.label proxy.commands.policy "
-        "proxy.commands.serve proxy.commands.suspicious proxy.commands.tune "
-        "proxy.commands.watch proxy.errors"
+        "proxy.commands.replay proxy.commands.serve proxy.commands.suspicious "
+        "proxy.commands.tune proxy.commands.watch proxy.errors"
     ),
     "proxy.commands": "",
     "proxy.commands.options": (
@@ -402,6 +402,10 @@ TABLE = {
     "proxy.commands.drain": "proxy.commands.control_port proxy.commands.options proxy.errors",
     "proxy.commands.audit": (
         "proxy.commands.options +proxy.audit_verify +proxy.keyfile ~proxy.audit_verify"
+    ),
+    "proxy.commands.replay": (
+        "proxy.commands.options proxy.errors +proxy.capture.replay +proxy.files "
+        "~proxy.capture.replay"
     ),
     "proxy.inquiry": "proxy.history.listing proxy.history.quarantine rich",
     "proxy.server": (
@@ -830,6 +834,11 @@ TABLE = {
         "proxy.flow proxy.keyfile proxy.records.record proxy.records.thumbnails ~torch"
     ),
     "proxy.drift.telling": "proxy.drift.panes proxy.drift.population proxy.drift.state",
+    "proxy.capture.replay": (
+        "proxy.batcher proxy.budget proxy.capture.files proxy.config proxy.defences "
+        "proxy.device proxy.errors proxy.evidence proxy.flow proxy.history.history "
+        "proxy.inspection proxy.metrics proxy.policy proxy.reader proxy.tasks proxy.upstream"
+    ),
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": (
         "proxy.capture.settings proxy.drift.settings proxy.identity.settings "
