@@ -29,9 +29,13 @@ COMPONENT = KUSTOMIZE / "component"
 
 
 def foreign(
-    folder: Path, container: Object, *components: Path, label: str = "enabled"
+    folder: Path,
+    container: Object,
+    *components: Path,
+    label: str = "enabled",
+    pod: Object | None = None,
 ) -> list[Object]:
-    """Render the component on a Deployment with one container."""
+    """Render the component on a Deployment with one container, in a pod with these fields."""
     folder = folder.resolve()
     labels = {"app": "x"}
     deployment = {
@@ -40,7 +44,10 @@ def foreign(
         "metadata": {"name": "x", "labels": {"breakwater": label}},
         "spec": {
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [container], **(pod or {})},
+            },
         },
     }
     (folder / "triton.yaml").write_text(yaml.safe_dump(deployment))
@@ -80,6 +87,13 @@ def test_flags_that_would_not_reach_triton_are_refused(
     parts = (COMPONENT / "sidecar", COMPONENT / f"flags-in-{where}")
     with pytest.raises(RenderError, match="containers/0"):
         foreign(tmp_path, container(**fields), *parts)
+
+
+@pytest.mark.parametrize("where", ["args", "command"])
+def test_a_pod_on_the_hosts_network_is_refused(tmp_path: Path, where: str) -> None:
+    parts = (COMPONENT / "sidecar", COMPONENT / f"flags-in-{where}")
+    with pytest.raises(RenderError, match="hostNetwork"):
+        foreign(tmp_path, container(**{where: ["tritonserver"]}), *parts, pod={"hostNetwork": True})
 
 
 def test_without_the_label_nothing_is_touched(tmp_path: Path) -> None:
