@@ -144,17 +144,14 @@ class _File:
             number += is_new
             is_new = text.endswith(b"\n")
             text = text.removesuffix(b"\n")
-            if text:
-                self._line(f"{self._path}:{number}", number, text)
+            for part in _parts(text):
+                self._line(f"{self._path}:{number}", number, part)
         return self._pieces
 
     def _line(self, place: str, number: int, text: bytes) -> None:
-        start = max(0, text.rfind(START))
-        if start:  # half a line, and another worker's after it
-            self._report.torn.append(place)
-        link = read(text[start:])
+        link = read(text)
         if link is None:
-            if _is_beginning(text[start:]):
+            if _is_beginning(text):
                 self._report.torn.append(place)
             else:
                 self._report.broken(place, "inserted", "no line of a chain, or its end was edited")
@@ -205,6 +202,12 @@ class _File:
                     piece.gaps.remove(gap)
                 return
         self._report.broken(place, "inserted", f"run {link.run}: line {link.seq} once more")
+
+
+def _parts(text: bytes) -> list[bytes]:
+    """A line, or several: after half of one, or one without its end, another worker's follows."""
+    first, *more = text.split(START)
+    return [part for part in (first, *(START + each for each in more)) if part]
 
 
 def _is_beginning(text: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,14 @@ def test_half_a_line_of_one_worker_hides_no_line_of_another(tmp_path: Path) -> N
     assert report.lines == 10
 
 
+def test_a_line_without_its_end_hides_nothing_either(tmp_path: Path) -> None:
+    one, two = chain(5, run="one"), chain(5, run="two")
+    report = found(tmp_path, *one[:2], one[2].rstrip(), *two, *one[3:])
+    assert not report.breaks
+    assert not report.torn
+    assert report.lines == 10
+
+
 def test_workers_lines_may_stand_in_any_order_among_each_other(tmp_path: Path) -> None:
     one, two = chain(5, run="one"), chain(5, run="two")
     mixed = [line for pair in zip(one, two, strict=True) for line in pair]
@@ -206,3 +215,30 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["audit", "verify", str(log), "--key-file", str(key)]) == 1
     assert f"{log}:3: edited" in capsys.readouterr().out
     assert json.loads(lines[0])["seq"] == 1
+
+
+@KEYS
+def test_no_change_but_a_cut_at_the_end_goes_unseen(tmp_path: Path, key: bytes | None) -> None:
+    """Random tampering: where nothing is told, every line that was written is still there."""
+    rng = random.Random(8)
+    lines = [
+        line for pair in zip(chain(9, key, "a"), chain(9, key, "b"), strict=True) for line in pair
+    ]
+    anchors = (head(lines[-2]), head(lines[-1]))
+    for _ in range(500):
+        text = bytearray(b"".join(lines))
+        start, size = rng.randrange(len(text)), rng.choice((1, 1, 10, 400, 2000))
+        piece = bytes(text[start : start + size])
+        what = rng.choice(("drop", "flip", "copy", "move"))
+        if what in ("drop", "move"):
+            del text[start : start + size]
+        if what == "flip":
+            text[start] ^= 1 << rng.randrange(8)
+        if what in ("copy", "move"):
+            at = rng.randrange(len(text))
+            text[at:at] = piece
+        (tmp_path / "a").write_bytes(text)
+        report = verify([tmp_path / "a"], key, [Anchor.parse(each) for each in anchors])
+        kept = set(bytes(text).splitlines(keepends=True))
+        intact = sum(any(line.rstrip() in other for other in kept) for line in lines)
+        assert report.breaks or intact == len(lines), (what, start, size)
