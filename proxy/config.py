@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from proxy.capture.settings import Capture
 from proxy.drift.settings import Drift
 from proxy.identity.settings import ServerTls, TrustedProxy, UpstreamTls
+from proxy.inflow.settings import Inflow
 from proxy.limits.settings import LimitedGroup, Limits
 from proxy.tracing.settings import Tracing
 
@@ -533,6 +534,8 @@ class Config(_Strict):
     max_in_flight: int = Field(default=1024, gt=0)
     """Most unary requests and open streams at a time in one worker; one more is refused at once
     with RESOURCE_EXHAUSTED."""
+    inflow: Inflow = Inflow()
+    """Bounds on connections, bytes and slow clients."""
     max_connection_age_s: float = Field(default=20.0, ge=0)
     """Connections older than this are asked to end after the calls on them, seconds, give or take a
     tenth; clients open the next one by themselves. It is how a drain moves them without losing a
@@ -605,3 +608,23 @@ class Config(_Strict):
     @classmethod
     def _lower(cls, value: str | None) -> str | None:
         return value.lower() if value else None
+
+    @model_validator(mode="after")
+    def _room_for_one(self) -> Self:
+        most = self.inflow.max_bytes_in_flight
+        if most is not None and most < self.max_message_bytes:
+            raise ValueError(
+                f"inflow.max_bytes_in_flight ({most}) is less than one message may have: lower "
+                f"max_message_bytes ({self.max_message_bytes}) or raise it"
+            )
+        return self
+
+    @property
+    def most_bytes_in_flight(self) -> int:
+        """Bytes of requests in progress at most."""
+        return self.inflow.max_bytes_in_flight or 4 * self.max_message_bytes
+
+    @property
+    def most_streams(self) -> int:
+        """Open streams at most."""
+        return self.inflow.max_streams or -(-self.max_in_flight // 2)

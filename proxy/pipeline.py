@@ -7,8 +7,9 @@ nor tensor maths (`proxy.scoring` does).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -97,6 +98,11 @@ class Pipeline:
         self.streams_end = asyncio.Event()
         """Set when streams are to end as soon as they have nothing in flight."""
         self.in_flight = 0
+        self.bytes_in_flight = 0
+        """Of the requests' messages, as they came."""
+        self.streams = 0
+        """Open ones."""
+        self.is_memory_short: Callable[[], bool] = lambda: False
         self.idle = asyncio.Event()
         """Set while nothing is in flight."""
         self.idle.set()
@@ -118,6 +124,7 @@ class Pipeline:
         self._enforcer = Enforcer(self._assessor, aggregator, self._tasks)
         self._shadow = Shadow(self._device, upstream, self._tasks, self._disagree)
         self._observer = Observer(gatherer, self._record, self._shadow.watch)
+        self._pacer = pacing.Pacer()
         self._finished: list[Flow] = []
         self._reader = Reader()
         self.shared_memory = SharedMemoryReader(upstream, max_bytes=parts.config.max_message_bytes)
@@ -132,26 +139,67 @@ class Pipeline:
 
     # -- admission and finish ------------------------------------------------------------------
 
-    def admit(self, principal: str = "") -> Callable[[], None]:
-        """Take a permit, or refuse at once (Draining, Overloaded, Limited).
+    def check(self, size: int = 0) -> None:
+        """Refuse where `admit` would for all (Draining, Overloaded), and take nothing.
 
-        `release` gives it back, and what is returned the principal's own.
+        Args:
+            size: bytes of the message.
         """
         if self.draining:
             raise Draining("the server is shutting down")
         if self.in_flight >= self.parts.config.max_in_flight:
             raise Overloaded("too many requests in flight")
+        self._check_memory(size)
+
+    def _check_memory(self, size: int) -> None:
+        # One alone is always taken, whatever else fills the memory.
+        if not self.bytes_in_flight:
+            return
+        if self.bytes_in_flight + size > self.parts.config.most_bytes_in_flight:
+            raise Overloaded("too many bytes in flight")
+        if self.is_memory_short():
+            raise Overloaded("too little memory")
+
+    def admit(self, principal: str = "", *, size: int = 0) -> Callable[[], None]:
+        """Take a permit, or refuse at once (Draining, Overloaded, Limited).
+
+        `release` gives it and the bytes back, and what is returned the principal's own.
+        """
+        self.check(size)
         leave = self.limiter.enter(principal)
+        self.bytes_in_flight += size
         self.in_flight += 1
         if self.in_flight == 1:
             self.idle.clear()
         return leave
 
-    def release(self) -> None:
+    def release(self, size: int = 0) -> None:
         """Give a permit back."""
+        self.bytes_in_flight -= size
         self.in_flight -= 1
         if not self.in_flight:
             self.idle.set()
+
+    @contextlib.contextmanager
+    def stream(self) -> Iterator[None]:
+        """Count an open stream, of which there are fewer than permits; raises Overloaded."""
+        if self.streams >= self.parts.config.most_streams:
+            raise Overloaded("too many streams are open")
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
+
+    @contextlib.contextmanager
+    def message(self, size: int) -> Iterator[None]:
+        """Count the bytes of a stream's message; raises Overloaded where there is no room."""
+        self._check_memory(size)
+        self.bytes_in_flight += size
+        try:
+            yield
+        finally:
+            self.bytes_in_flight -= size
 
     def finish(self, flow: Flow, outcome: str) -> None:
         """Record a request that has been answered, one way or the other."""
@@ -210,6 +258,7 @@ class Pipeline:
         await self._observer.close()
         await self._shadow.close()
         await self._tasks.stop()
+        self._pacer.close()
 
     # -- the request ---------------------------------------------------------------------------
 
@@ -226,7 +275,7 @@ class Pipeline:
         forward = Forward(self._upstream, self._tasks, self._cancellations, inspection, message)
         try:
             if inspection.model.mode == "enforce":
-                return await _paced(inspection, self._enforced(inspection, forward))
+                return await self._paced(inspection, self._enforced(inspection, forward))
             answer = await forward.once()
             self._observer.watch(inspection, answer)
             return answer
@@ -285,7 +334,7 @@ class Pipeline:
         if inspection.model.mode == "observe":
             self._observer.watch(inspection, None)
             return message
-        purified = await _paced(inspection, self._purified(inspection))
+        purified = await self._paced(inspection, self._purified(inspection))
         if purified is not None and inspection.model.aggregate is not None:
             defence.metrics.aggregation("stream")
         return purified or message
@@ -297,6 +346,25 @@ class Pipeline:
             return await self._assessor.act(inspection, findings)
         finally:
             self._shadow.watch(inspection, None)
+
+    async def _paced(self, inspection: Inspection, work: Awaitable[T]) -> T:
+        """The outcome of this work, not before its time where answers have a pace."""
+        if not inspection.model.answer_quantum_ms:
+            return await work
+        try:
+            outcome = await work
+        except ProxyError:  # not a cancellation: nobody waits then
+            await self._hold(inspection)
+            raise
+        await self._hold(inspection)
+        return outcome
+
+    async def _hold(self, inspection: Inspection) -> None:
+        flow, started = inspection.flow, time.monotonic()
+        quantum_s = inspection.model.answer_quantum_ms / 1000
+        left_s = pacing.wait_s(flow.arrival_s, started, quantum_s, flow.deadline_s)
+        await self._pacer.sleep_until(started + left_s)
+        flow.stage_s["pace"] = time.monotonic() - started
 
     def _inspection(
         self,
@@ -354,26 +422,6 @@ class Pipeline:
         inline = wire.InferRequest.parse(request.replace(changes))
         validate(inline, non_finite=defence.non_finite)
         return inline
-
-
-async def _paced(inspection: Inspection, work: Awaitable[T]) -> T:
-    """The outcome of this work, not before its time where answers have a pace."""
-    if not inspection.model.answer_quantum_ms:
-        return await work
-    try:
-        outcome = await work
-    except ProxyError:  # not a cancellation: nobody waits then
-        await _hold(inspection)
-        raise
-    await _hold(inspection)
-    return outcome
-
-
-async def _hold(inspection: Inspection) -> None:
-    flow, started = inspection.flow, time.monotonic()
-    quantum_s = inspection.model.answer_quantum_ms / 1000
-    await asyncio.sleep(pacing.wait_s(flow.arrival_s, started, quantum_s, flow.deadline_s))
-    flow.stage_s["pace"] = time.monotonic() - started
 
 
 def _count(flow: Flow, defence: Defence) -> None:

@@ -29,6 +29,9 @@ from proxy.errors import ConfigError
 from proxy.handoff import HandoffUpstream
 from proxy.identity.admin_tls import AdminTls
 from proxy.identity.rotation import FrontTls, follow
+from proxy.inflow.descriptors import connections_within
+from proxy.inflow.memory import MemoryGuard
+from proxy.inflow.waiting import Waiting
 from proxy.keyfile import read_key
 from proxy.metrics import Metrics
 from proxy.metrics_listener import listening
@@ -67,6 +70,7 @@ _KEEPALIVE = (
     ("grpc.http2.max_pings_without_data", 2),
     ("grpc.http2.min_ping_interval_without_data_ms", 300_000),
     ("grpc.http2.max_ping_strikes", 2),
+    ("grpc.keepalive_timeout_ms", 20_000),
 )
 
 _SPARE_STREAMS = 1024
@@ -137,6 +141,9 @@ class Server:
         self._front_tls = self._new_front_tls(config)
         self._upstream = _upstream(config)
         self._unpacker = Unpacker(config.max_message_bytes)
+        self._waiting = Waiting(config.inflow.max_waiting)
+        memory_mb = config.inflow.max_memory_mb
+        self._memory = MemoryGuard(memory_mb and memory_mb << 20, self._waiting)
         self._tracing = _tracing(config, self._metrics, "" if admin is None else admin.stem)
         self._history = self._new_history(config)
         defences = self._in_force = self._defences(config)
@@ -159,6 +166,7 @@ class Server:
             records=self._records,
             captures=self._captures,
         )
+        self._pipeline.is_memory_short = lambda: self._memory.is_short
         self._drain = self._new_drain(config)
         self._provide_batcher(config, defences)
         if self._history is not None:
@@ -184,7 +192,8 @@ class Server:
         self._server = self._build()
 
     def _build(self) -> grpc.aio.Server:
-        config = self._config
+        config, inflow = self._config, self._config.inflow
+        connections = connections_within(inflow.max_connections)
         server = grpc.aio.server(
             options=(
                 ("grpc.max_receive_message_length", config.max_message_bytes),
@@ -192,13 +201,17 @@ class Server:
                 ("grpc.so_reuseport", int(self._share_port)),
                 ("grpc.max_connection_age_ms", _connection_age_ms(config)),
                 ("grpc.max_concurrent_streams", config.max_in_flight + _SPARE_STREAMS),
+                ("grpc.max_allowed_incoming_connections", connections),
+                ("grpc.keepalive_time_ms", round(1000 * inflow.keepalive_s)),
                 *_KEEPALIVE,
                 *channel_options(accepts=config.request_compression == "accept"),
             ),
             compression=_COMPRESSION[config.response_compression],
         )
         service = TritonService(
-            *(self._pipeline, self._upstream, self._metrics, self._tracing), unpacker=self._unpacker
+            *(self._pipeline, self._upstream, self._metrics, self._tracing),
+            unpacker=self._unpacker,
+            waiting=self._waiting,
         )
         server.add_generic_rpc_handlers((service,))
         small = UnpackingServer(server)
@@ -224,6 +237,7 @@ class Server:
         self._background.start(self._upstream.run())
         self._background.start(self._count())
         self._follow_certificates()
+        self._background.start(self._memory.run())
         if self._file is not None:
             self._watcher = Watcher(
                 self._file.path,

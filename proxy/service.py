@@ -18,6 +18,7 @@ from proxy.errors import DeadlineExceeded, Overloaded, ProxyError, RpcRefused, U
 from proxy.flow import Flow, new_request_id
 from proxy.headers import to_client, to_upstream
 from proxy.identity import principal as identity
+from proxy.inflow.waiting import Waiting
 from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
 from proxy.pipeline import Pipeline
@@ -32,6 +33,8 @@ if TYPE_CHECKING:  # OpenTelemetry is loaded only when tracing is configured
 log = logging.getLogger(__name__)
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+_NOTED_S = 0.02
+"""After a paced answer its request is recorded, seconds."""
 _HEALTH_CAPACITY = 64
 """Health RPCs waiting for Triton at a time. They take no permit, so that they are still answered
 when inference is at its bound or draining; this is theirs."""
@@ -52,6 +55,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         pipeline: takes the inference requests.
         upstream: takes everything else that policy allows.
         unpacker: takes compressed messages.
+        waiting: counts the calls that wait for their client.
         tracing: records requests; None: none.
     """
 
@@ -63,7 +67,9 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         tracing: Tracing | None = None,
         *,
         unpacker: Unpacker,
+        waiting: Waiting,
     ) -> None:
+        self._waiting = waiting
         self._pipeline = pipeline
         self._upstream = upstream
         self._metrics = metrics
@@ -80,16 +86,24 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _handler(self, method: rpc.Rpc) -> grpc.RpcMethodHandler:
         if method is rpc.INFER:
-            return grpc.unary_unary_rpc_method_handler(self._unpacking(self._infer))
+            return self._unary(self._infer, refuses_early=True)
         if method is rpc.STREAM_INFER:
             return grpc.stream_stream_rpc_method_handler(self._streaming)
-        return grpc.unary_unary_rpc_method_handler(self._unpacking(self._opaque(method)))
+        return self._unary(self._opaque(method))
 
-    def _unpacking(self, handle: _Unary) -> _Unary:
-        """The same handler, of messages that may be compressed."""
+    def _unary(self, handle: _Unary, *, refuses_early: bool = False) -> grpc.RpcMethodHandler:
+        """A handler of messages that may be compressed.
 
-        async def taken(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        For gRPC it is one of a stream of requests: such a handler begins with the call, not when
+        its message is there, so that messages on their way are counted, and refused unread.
+        """
+
+        async def taken(_: object, context: grpc.aio.ServicerContext) -> bytes:
+            data = b""
             try:
+                # Of a call that will be refused, the message is not waited for.
+                if not (refuses_early and self._refuses()):
+                    data = await self._message(context)
                 if is_packed(data):
                     return await self._unpacked(handle, data, context)
                 return await handle(data, context)
@@ -98,7 +112,20 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
                 _let_go(error)
                 raise
 
-        return taken
+        return grpc.stream_unary_rpc_method_handler(taken)
+
+    def _refuses(self) -> bool:
+        try:
+            self._pipeline.check()
+        except ProxyError:
+            return True
+        return False
+
+    async def _message(self, context: grpc.aio.ServicerContext) -> bytes:
+        try:
+            return await self._waiting.message(context)
+        except ProxyError as error:
+            await self._abort(context, error)
 
     async def _unpacked(
         self, handle: _Unary, data: bytes, context: grpc.aio.ServicerContext
@@ -115,8 +142,9 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         pipeline = self._pipeline
         flow = self._flow(context, await self._named(context))
         metadata = self._traced(flow, rpc.INFER, context)
+        size = len(data)
         try:
-            leave = pipeline.admit(flow.principal)
+            leave = pipeline.admit(flow.principal, size=size)
         except ProxyError as error:
             _failed(flow, error)
             pipeline.finish(flow, error.kind)
@@ -141,8 +169,12 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
             await self._abort(context, _INTERNAL)
         finally:
             leave()
-            pipeline.release()
-            pipeline.finish(flow, outcome)
+            pipeline.release(size)
+            if "pace" in flow.stage_s:
+                # Once the answer is on its way: noting a suspicious request takes longer.
+                asyncio.get_running_loop().call_later(_NOTED_S, pipeline.finish, flow, outcome)
+            else:
+                pipeline.finish(flow, outcome)
         return answer.data
 
     async def _streaming(self, messages: object, context: grpc.aio.ServicerContext) -> None:
@@ -167,7 +199,8 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
             session = StreamSession(
                 *(pipeline, upstream, context, flow, metadata), scrub=scrub, unpacker=self._unpacker
             )
-            await session.run()
+            with pipeline.stream():
+                await session.run()
             flow.outcome = "ok"
         except ProxyError as error:
             flow.outcome = error.kind

@@ -146,7 +146,8 @@ class StreamSession:
                     async with self._unpacker.unpacked(data) as plain:
                         await self._take(call, plain)
                 else:
-                    await self._take(call, data)
+                    with self._pipeline.message(len(data)):
+                        await self._take(call, data)
             finally:
                 self._is_taking = False
             while len(self._due) >= _MOST_DUE:

@@ -33,6 +33,7 @@ RESTART_FIELDS = (
     "max_connection_age_s",
     "device",
     "history",
+    "inflow",
     "records",
     "request_compression",
     "response_compression",

@@ -16,6 +16,7 @@ import itertools
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ SEARCHES, STEPS = 20, 12
 """Of the principal that is to be in quarantine, at most."""
 FIGURE = "AUC of a distinguisher"
 GOAL = "<= 0.55"
+USUAL, SEARCHER = "usual", "searcher"
+"""Who sends clean images, and who those that are flagged, or is in quarantine."""
 QUANTUM_MS = 60
 _ACTIONS = re.compile(r'^breakwater_requests_total\{action="(\w+)",.*\} (\S+)$', re.MULTILINE)
 
@@ -102,18 +105,19 @@ def measure(scene: Digits, mode: Mode, quantum_ms: int, each: int) -> tuple[list
     settle(scene, mode, quantum_ms)
     rng = np.random.default_rng(7)
     with scene.defended() as sidecar:
-        clean, flagged = (Caller(sidecar.address, name) for name in ("usual", "searcher"))
-        plain, odd = images(scene, sidecar, mode, flagged)
+        caller = Caller(sidecar.address)
+        plain, odd = images(scene, sidecar, mode, caller)
         for image in plain[:20]:
-            clean.ask(image)
+            caller.ask(image, USUAL)
+        time.sleep(1)  # until they are counted
         before = actions(sidecar)
         seen: tuple[list[Seen], list[Seen]] = [], []
         for is_flagged in rng.permutation([False, True] * each):
-            pool, caller = (odd, flagged) if is_flagged else (plain, clean)
-            seen[int(is_flagged)].append(caller.ask(pool[rng.integers(len(pool))]))
-        acted = {name: count - before.get(name, 0) for name, count in actions(sidecar).items()}
-        for caller in (clean, flagged):
-            caller.close()
+            pool, name = (odd, SEARCHER) if is_flagged else (plain, USUAL)
+            seen[int(is_flagged)].append(caller.ask(pool[rng.integers(len(pool))], name))
+        after = settled(sidecar, sum(before.values()) + 2 * each)
+        acted = {name: count - before.get(name, 0) for name, count in after.items()}
+        caller.close()
     if acted.get(mode.acts) != each or acted.get("none") != each:
         raise RuntimeError(f"{mode.name}: {each} of each kind were expected, but: {acted}")
     return seen
@@ -139,20 +143,20 @@ def settle(scene: Digits, mode: Mode, quantum_ms: int) -> None:
 
 
 def images(
-    scene: Digits, sidecar: Sidecar, mode: Mode, searcher: Caller
+    scene: Digits, sidecar: Sidecar, mode: Mode, caller: Caller
 ) -> tuple[Sequence[Images], Sequence[Images]]:
     """Images that pass, and ones that do not; each sent alone, and the counters asked.
 
     Where a search is what is flagged, its images are as clean as the others'.
     """
-    clean = [image for image in scene.kinds[0].x if acted_on(sidecar, image) == "none"]
+    clean = [x for x in scene.kinds[0].x if acted_on(sidecar, caller, x) == "none"]
     if mode.acts == "decoy":
-        quarantine(sidecar, searcher, scene.kinds[0].x)
+        quarantine(sidecar, caller, scene.kinds[0].x)
         return clean, clean
-    return clean, [image for image in scene.kinds[-1].x if acted_on(sidecar, image) == mode.acts]
+    return clean, [x for x in scene.kinds[-1].x if acted_on(sidecar, caller, x) == mode.acts]
 
 
-def quarantine(sidecar: Sidecar, searcher: Caller, images: Images) -> None:
+def quarantine(sidecar: Sidecar, caller: Caller, images: Images) -> None:
     """Search for the boundary between two images, and the next two, until there is an alarm.
 
     Raises:
@@ -162,22 +166,35 @@ def quarantine(sidecar: Sidecar, searcher: Caller, images: Images) -> None:
         low, high = near, far
         for step in range(STEPS):
             middle = (low + high) / 2
-            before = actions(sidecar).get("decoy", 0)
-            searcher.ask(middle)
-            if actions(sidecar).get("decoy", 0) > before:
+            before = actions(sidecar)
+            caller.ask(middle, SEARCHER)
+            after = settled(sidecar, sum(before.values()) + 1)
+            if after.get("decoy", 0) > before.get("decoy", 0):
                 return
             low, high = (middle, high) if step % 3 else (low, middle)
     raise RuntimeError(f"{SEARCHES} searches of {STEPS} queries raised no alarm")
 
 
-def acted_on(sidecar: Sidecar, image: Images) -> str:
-    """What the sidecar did with one image."""
+def acted_on(sidecar: Sidecar, caller: Caller, image: Images) -> str:
+    """What the sidecar did with one image of somebody it has not met."""
     before = actions(sidecar)
-    caller = Caller(sidecar.address, f"trial-{image.sum():.9f}")
-    caller.ask(image)
-    caller.close()
-    after = actions(sidecar)
+    caller.ask(image, f"trial-{image.sum():.9f}")
+    after = settled(sidecar, sum(before.values()) + 1)
     return next(name for name, count in after.items() if count != before.get(name, 0))
+
+
+def settled(sidecar: Sidecar, count: int) -> dict[str, int]:
+    """The same once so many requests have been counted, which is after they were answered.
+
+    Raises:
+        RuntimeError: they are not within a few seconds.
+    """
+    for _ in range(200):
+        found = actions(sidecar)
+        if sum(found.values()) >= count:
+            return found
+        time.sleep(0.02)
+    raise RuntimeError(f"{count} requests should have been counted, not {sum(found.values())}")
 
 
 def actions(sidecar: Sidecar) -> dict[str, int]:

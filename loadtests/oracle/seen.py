@@ -41,26 +41,25 @@ class Seen:
 
 
 class Caller:
-    """A client that asks about one image after the other.
+    """A client that asks about one image after the other, all on one connection.
 
     Args:
         address: of a sidecar.
-        principal: who it says it is.
     """
 
-    def __init__(self, address: str, principal: str) -> None:
+    def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(address)
         self._infer = self._channel.unary_unary(rpc.INFER.path)
-        self._metadata = ((PRINCIPAL, principal),)
 
-    def ask(self, image: NDArray[np.float32]) -> Seen:
-        """Send one image (1, H, W) and note everything about the answer."""
+    def ask(self, image: NDArray[np.float32], principal: str) -> Seen:
+        """Send one image (1, H, W) in somebody's name and note everything about the answer."""
+        metadata = ((PRINCIPAL, principal),)
         data = wire.build_infer_request(
             MODEL, "", [("image", "FP32", (1, *image.shape), image.tobytes())], request_id="q"
         )
         started = time.perf_counter()
         try:
-            body, call = self._infer.with_call(data, timeout=_TIMEOUT_S, metadata=self._metadata)
+            body, call = self._infer.with_call(data, timeout=_TIMEOUT_S, metadata=metadata)
         except grpc.RpcError as error:
             body, call = b"", error
         seconds = time.perf_counter() - started

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.pacing import wait_s
+from proxy.pacing import Pacer, wait_s
 
 TIMES = st.floats(min_value=0, max_value=1e6)
 
@@ -34,3 +37,32 @@ def test_it_never_waits_longer_than_a_quantum(
 ) -> None:
     waited = wait_s(arrival_s, arrival_s + taken_s, quantum_s, deadline_s)
     assert 0.0 <= waited <= quantum_s * (1 + 1e-6)
+
+
+async def test_sleepers_are_woken_in_time_and_in_order() -> None:
+    pacer, woken = Pacer(), []
+
+    async def sleep(name: str, seconds: float) -> float:
+        at_s = time.monotonic() + seconds
+        await pacer.sleep_until(at_s)
+        woken.append(name)
+        return time.monotonic() - at_s
+
+    try:
+        late = await asyncio.gather(sleep("c", 0.3), sleep("a", 0.0), sleep("b", 0.15))
+    finally:
+        pacer.close()
+    assert woken == ["a", "b", "c"]
+    assert min(late) >= 0
+
+
+async def test_who_goes_is_not_woken_and_a_closed_pacer_ends() -> None:
+    pacer = Pacer()
+    going = asyncio.ensure_future(pacer.sleep_until(time.monotonic() + 0.05))
+    staying = asyncio.ensure_future(pacer.sleep_until(time.monotonic() + 0.1))
+    await asyncio.sleep(0)
+    going.cancel()
+    await staying
+    assert going.cancelled()
+    pacer.close()
+    Pacer().close()

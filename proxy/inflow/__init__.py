@@ -1,0 +1,1 @@
+"""What clients may have this process hold: connections, messages on their way, memory."""
