@@ -23,7 +23,7 @@ PANELS = list(queries.panels(BOARD))
 ROWS = (
     *("Overview", "Traffic", "Verdicts", "p-value distributions", "Latency by stage"),
     *("Cost of the defence", "History of queries", "Drift of the population"),
-    *("Shadow and records", "Process"),
+    *("Shadow and records", "Process", "Access and captures"),
 )
 CORE_PANELS = {"row", "text", "stat", "timeseries", "heatmap", "state-timeline", "table"}
 UNKNOWN_TO_THE_SCHEMA = {"definition", "titleFormat", "textFormat", "useValueForTime"}
