@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,7 @@ class Workers:
         rows = [row.split() for row in tables.splitlines()]
         # proc_net_tcp: local address, remote address, state (01: established); the inode is tenth.
         ours = {f"socket:[{r[9]}]" for r in rows if r[1].endswith(f":{port:04X}") and r[3] == "01"}
-        return [
-            sum(os.readlink(file) in ours for file in Path(f"/proc/{pid}/fd").iterdir())
-            for pid in self.pids()
-        ]
+        return [len(_open_at(pid) & ours) for pid in self.pids()]
 
     async def connections(self) -> list[grpc.aio.Channel]:
         """A connection to each worker, by index."""
@@ -79,6 +76,15 @@ class Workers:
     async def history(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads((await self.process.get("/history"))[1])
         return answer
+
+
+def _open_at(pid: int) -> set[str]:
+    """What a process has open, as its links name it; what it closes meanwhile is left out."""
+    found = set()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(os.readlink(file))
+    return found
 
 
 @asynccontextmanager
