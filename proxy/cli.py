@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import sys
 from collections.abc import Sequence
 
-from proxy import __version__
+from proxy import __version__, log
 from proxy.commands import (
     audit,
     calibrate,
@@ -43,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = _parser().parse_args(arguments)
     try:
-        _set_up_log(options.log_level)
+        log.set_up(options.log_level)
         status: int = options.run(options, arguments)
     except ConfigError as error:
         print(f"breakwater: {error}", file=sys.stderr)  # noqa: T201
@@ -51,17 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return status
-
-
-def _set_up_log(default: str) -> None:
-    level = os.environ.get("BREAKWATER_LOG", default).upper()
-    if level not in logging.getLevelNamesMapping():
-        raise ConfigError(f"BREAKWATER_LOG={level}: must be DEBUG, INFO, WARNING or ERROR")
-    logging.basicConfig(
-        level=level,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -611,18 +611,24 @@ class Config(_Strict):
 
     @model_validator(mode="after")
     def _room_for_one(self) -> Self:
-        most = self.inflow.max_bytes_in_flight
-        if most is not None and most < self.max_message_bytes:
-            raise ValueError(
-                f"inflow.max_bytes_in_flight ({most}) is less than one message may have: lower "
-                f"max_message_bytes ({self.max_message_bytes}) or raise it"
-            )
+        for name in ("max_bytes_in_flight", "max_untaken_bytes"):
+            most = getattr(self.inflow, name)
+            if most is not None and most < self.max_message_bytes:
+                raise ValueError(
+                    f"inflow.{name} ({most}) is less than one message may have: lower "
+                    f"max_message_bytes ({self.max_message_bytes}) or raise it"
+                )
         return self
 
     @property
     def most_bytes_in_flight(self) -> int:
         """Bytes of requests in progress at most."""
         return self.inflow.max_bytes_in_flight or 4 * self.max_message_bytes
+
+    @property
+    def most_untaken_bytes(self) -> int:
+        """Bytes of answers that clients have not taken, at most."""
+        return self.inflow.max_untaken_bytes or 2 * self.max_message_bytes
 
     @property
     def most_streams(self) -> int:

@@ -11,13 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
 log = logging.getLogger(__name__)
@@ -37,7 +33,6 @@ _AGE_JITTER = 1.1
 """gRPC spreads `max_connection_age_ms` by a tenth either way (gRFC A9)."""
 _AGE_MARGIN_S = 1.0
 """For the two steps of a graceful GOAWAY (RFC 9113, 6.8) and what races with them."""
-_DESCRIPTORS = Path("/proc/self/fd")
 
 
 class Traffic(Protocol):
@@ -158,29 +153,3 @@ class Drain:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, poll_s)):
                     await self._asked.wait()
-
-
-def open_connections(port: int) -> int:
-    """Count this process's connections on a TCP port; 1 where the system does not tell (no /proc).
-
-    Workers share the port: the kernel's own list would count the connections of all.
-    """
-    try:
-        descriptors = [int(entry.name) for entry in _DESCRIPTORS.iterdir()]
-    except OSError:
-        return 1
-    return sum(_is_connection(descriptor, port) for descriptor in descriptors)
-
-
-def _is_connection(descriptor: int, port: int) -> bool:
-    try:
-        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-            return False
-        it = socket.socket(fileno=os.dup(descriptor))
-    except OSError:  # closed in the meantime
-        return False
-    with it, contextlib.suppress(OSError):
-        if it.family in (socket.AF_INET, socket.AF_INET6):
-            it.getpeername()  # fails on a listening socket
-            return bool(it.getsockname()[1] == port)
-    return False

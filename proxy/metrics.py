@@ -84,6 +84,14 @@ class Metrics:
         self._refused = {group: refused.labels(group).inc for group in (*RPC_GROUPS, OTHER)}
         limited = counter("limited", "Calls refused by a principal's limits.", "reason")
         self._limited = {reason: limited.labels(reason).inc for reason in LIMITED}
+        gave_way = counter(
+            "gave_way",
+            "Ended so that others fit: calls whose message was still coming (sending), "
+            "connections that did not take their answers (untaken).",
+            "reason",
+        )
+        self.call_gave_way = gave_way.labels("sending").inc
+        self.connection_gave_way = gave_way.labels("untaken").inc
         fallbacks = counter(
             "device_fallbacks",
             "Passes that did not fit into the device's memory, by what was done instead.",

@@ -103,6 +103,8 @@ class Pipeline:
         self.streams = 0
         """Open ones."""
         self.is_memory_short: Callable[[], bool] = lambda: False
+        self.are_answers_stuck: Callable[[], bool] = lambda: False
+        """Whether clients have left too many answers for there to be room for more."""
         self.idle = asyncio.Event()
         """Set while nothing is in flight."""
         self.idle.set()
@@ -152,6 +154,8 @@ class Pipeline:
         self._check_memory(size)
 
     def _check_memory(self, size: int) -> None:
+        if self.are_answers_stuck():
+            raise Overloaded("too many answers that clients have not taken")
         # One alone is always taken, whatever else fills the memory.
         if not self.bytes_in_flight:
             return

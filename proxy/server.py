@@ -23,7 +23,7 @@ from proxy.console.routes import Console
 from proxy.control.hosting import ControlHost
 from proxy.control.policy_file import PolicyFile
 from proxy.defences import Defences, check
-from proxy.drain import Drain, Mode, Times, open_connections
+from proxy.drain import Drain, Mode, Times
 from proxy.drift.endpoints import WorkerPages
 from proxy.errors import ConfigError
 from proxy.handoff import HandoffUpstream
@@ -31,6 +31,8 @@ from proxy.identity.admin_tls import AdminTls
 from proxy.identity.rotation import FrontTls, follow
 from proxy.inflow.descriptors import connections_within
 from proxy.inflow.memory import MemoryGuard
+from proxy.inflow.sockets import end_connection, open_connections
+from proxy.inflow.untaken import Untaken
 from proxy.inflow.waiting import Waiting
 from proxy.keyfile import read_key
 from proxy.metrics import Metrics
@@ -141,9 +143,7 @@ class Server:
         self._front_tls = self._new_front_tls(config)
         self._upstream = _upstream(config)
         self._unpacker = Unpacker(config.max_message_bytes)
-        self._waiting = Waiting(config.inflow.max_waiting)
-        memory_mb = config.inflow.max_memory_mb
-        self._memory = MemoryGuard(memory_mb and memory_mb << 20, self._waiting)
+        self._waiting, self._untaken, self._memory = self._new_inflow(config)
         self._tracing = _tracing(config, self._metrics, "" if admin is None else admin.stem)
         self._history = self._new_history(config)
         defences = self._in_force = self._defences(config)
@@ -167,6 +167,7 @@ class Server:
             captures=self._captures,
         )
         self._pipeline.is_memory_short = lambda: self._memory.is_short
+        self._pipeline.are_answers_stuck = lambda: self._untaken.is_full
         self._drain = self._new_drain(config)
         self._provide_batcher(config, defences)
         if self._history is not None:
@@ -212,6 +213,7 @@ class Server:
             *(self._pipeline, self._upstream, self._metrics, self._tracing),
             unpacker=self._unpacker,
             waiting=self._waiting,
+            untaken=self._untaken,
         )
         server.add_generic_rpc_handlers((service,))
         small = UnpackingServer(server)
@@ -290,6 +292,16 @@ class Server:
         loop.add_signal_handler(signal.SIGHUP, self._request_reload)
         await self._drained.wait()
         return 0
+
+    def _new_inflow(self, config: Config) -> tuple[Waiting, Untaken, MemoryGuard]:
+        waiting = Waiting(config.inflow.max_waiting, on_end=self._metrics.call_gave_way)
+        untaken = Untaken(
+            config.most_untaken_bytes,
+            lambda peer: end_connection(peer, _port(self.address)),
+            on_end=self._metrics.connection_gave_way,
+        )
+        memory_mb = config.inflow.max_memory_mb
+        return waiting, untaken, MemoryGuard(memory_mb and memory_mb << 20, waiting, untaken)
 
     def _new_front_tls(self, config: Config) -> FrontTls | None:
         if config.tls is None:

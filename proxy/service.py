@@ -18,6 +18,7 @@ from proxy.errors import DeadlineExceeded, Overloaded, ProxyError, RpcRefused, U
 from proxy.flow import Flow, new_request_id
 from proxy.headers import to_client, to_upstream
 from proxy.identity import principal as identity
+from proxy.inflow.untaken import Untaken
 from proxy.inflow.waiting import Waiting
 from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
@@ -56,6 +57,7 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         upstream: takes everything else that policy allows.
         unpacker: takes compressed messages.
         waiting: counts the calls that wait for their client.
+        untaken: counts the answers that clients have not taken.
         tracing: records requests; None: none.
     """
 
@@ -68,8 +70,10 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         *,
         unpacker: Unpacker,
         waiting: Waiting,
+        untaken: Untaken,
     ) -> None:
         self._waiting = waiting
+        self._untaken = untaken
         self._pipeline = pipeline
         self._upstream = upstream
         self._metrics = metrics
@@ -105,8 +109,11 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
                 if not (refuses_early and self._refuses()):
                     data = await self._message(context)
                 if is_packed(data):
-                    return await self._unpacked(handle, data, context)
-                return await handle(data, context)
+                    answer = await self._unpacked(handle, data, context)
+                else:
+                    answer = await handle(data, context)
+                self._untaken.until_done(context.peer(), len(answer))
+                return answer
             except grpc.aio.AbortError as error:
                 data = b""
                 _let_go(error)
@@ -197,7 +204,10 @@ class TritonService(grpc.GenericRpcHandler):  # type: ignore[misc]
         upstream, scrub = self._upstream, self._scrub
         try:
             session = StreamSession(
-                *(pipeline, upstream, context, flow, metadata), scrub=scrub, unpacker=self._unpacker
+                *(pipeline, upstream, context, flow, metadata),
+                scrub=scrub,
+                unpacker=self._unpacker,
+                untaken=self._untaken,
             )
             with pipeline.stream():
                 await session.run()

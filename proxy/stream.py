@@ -21,6 +21,7 @@ from proxy import rpc, wire
 from proxy.errors import Draining, InvalidRequest, ProxyError, UpstreamError
 from proxy.flow import Flow
 from proxy.headers import to_client
+from proxy.inflow.untaken import Untaken
 from proxy.pb import open_inference_pb2 as pb
 from proxy.pipeline import Pipeline
 from proxy.status import status_of
@@ -59,6 +60,7 @@ class StreamSession:
         flow: the stream's own facts; each message gets a flow of its own.
         scrub: takes the text out of Triton's errors, where policy wants that.
         unpacker: takes compressed messages; one that cannot be unpacked ends the stream.
+        untaken: counts the answers that the client has not taken.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class StreamSession:
         *,
         scrub: Callable[[UpstreamError], UpstreamError],
         unpacker: Unpacker,
+        untaken: Untaken,
     ) -> None:
         self._pipeline = pipeline
         self._upstream = upstream
@@ -79,6 +82,8 @@ class StreamSession:
         self._metadata = metadata
         self._scrub = scrub
         self._unpacker = unpacker
+        self._untaken = untaken
+        self._peer = str(context.peer())
         self._scrubs = pipeline.parts.config.scrub_errors
         self._ends_on_error = _GRPC_ERROR in (metadata or ())
         self._due: deque[_Refused | None] = deque()
@@ -228,7 +233,12 @@ class StreamSession:
         text = status_of(refused.error)[1]
         async with self._writing:
             self._has_begun = True
-            await self._context.write(wire.stream_error(refused.request_id, text))
+            await self._write(wire.stream_error(refused.request_id, text))
+
+    async def _write(self, message: bytes) -> None:
+        """Send the client a message; returns when it has been taken."""
+        with self._untaken.sending(self._peer, len(message)):
+            await self._context.write(message)
 
     # -- Triton to client ------------------------------------------------------------------------
 
@@ -236,7 +246,7 @@ class StreamSession:
         while (data := await call.read()) is not None:
             async with self._writing:
                 await self._begin(call)
-                await self._context.write(self._passed(data))
+                await self._write(self._passed(data))
             if self._due and self._is_due(data):
                 await self._settle()
         while self._due:

@@ -64,6 +64,8 @@ class RecordingUpstream(Upstream):
         super().__init__(address, max_message_bytes=1 << 26)
         self.sent: dict[str, list[bytes]] = {"client": [], "own": []}
         """The clients' requests as they were sent on, and the proxy's own queries."""
+        self.answered: list[str] = []
+        """Kinds of the calls that the server has answered."""
         self.metadata: list[Metadata | None] = []
         self.cancelled: list[str] = []
         self.held: set[str] = set()
@@ -95,6 +97,9 @@ class RecordingUpstream(Upstream):
             if kind in self.failing:
                 raise self.failing[kind]
             answer = await super().call(method, data, timeout_s=timeout_s, metadata=metadata)
+            self.answered.append(kind)
+            async with self._arrived:
+                self._arrived.notify_all()
             return Answer(b"") if kind in self.blank else answer
         except asyncio.CancelledError:
             self.cancelled.append(kind)
@@ -104,6 +109,11 @@ class RecordingUpstream(Upstream):
         """Wait until so many calls of a kind have been asked for."""
         async with asyncio.timeout(10), self._arrived:
             await self._arrived.wait_for(lambda: len(self.sent[kind]) >= count)
+
+    async def expect_answer(self, kind: str) -> None:
+        """Wait until the server has answered a call: to cancel one may crash it (its 7368)."""
+        async with asyncio.timeout(10), self._arrived:
+            await self._arrived.wait_for(lambda: kind in self.answered)
 
     def release(self) -> None:
         """Let the held calls go, and all later ones."""

@@ -344,7 +344,7 @@ TABLE = {
         "proxy.commands.evaluate proxy.commands.fit proxy.commands.health "
         "proxy.commands.history proxy.commands.label proxy.commands.policy "
         "proxy.commands.replay proxy.commands.serve proxy.commands.suspicious "
-        "proxy.commands.tune proxy.commands.watch proxy.errors"
+        "proxy.commands.tune proxy.commands.watch proxy.errors proxy.log"
     ),
     "proxy.commands": "",
     "proxy.commands.options": (
@@ -413,9 +413,9 @@ TABLE = {
         "proxy.console.routes proxy.control.hosting proxy.control.policy_file proxy.defences "
         "proxy.drain proxy.drift.endpoints proxy.errors proxy.handoff "
         "proxy.identity.admin_tls proxy.identity.rotation proxy.inflow.descriptors "
-        "proxy.inflow.memory proxy.inflow.waiting proxy.keyfile proxy.metrics "
-        "proxy.metrics_listener proxy.monitor proxy.pipeline proxy.records.kept "
-        "proxy.records.record proxy.records.records proxy.records.sketch "
+        "proxy.inflow.memory proxy.inflow.sockets proxy.inflow.untaken proxy.inflow.waiting "
+        "proxy.keyfile proxy.metrics proxy.metrics_listener proxy.monitor proxy.pipeline "
+        "proxy.records.kept proxy.records.record proxy.records.records proxy.records.sketch "
         "proxy.records.snapshot proxy.records.watches proxy.reflection proxy.service "
         "proxy.tasks proxy.tracing.settings proxy.unpacking proxy.upstream proxy.watcher grpc "
         "grpc_health +proxy.drift.watch +proxy.explorer.desk +proxy.history.history "
@@ -435,8 +435,9 @@ TABLE = {
     ),
     "proxy.service": (
         "proxy.config proxy.errors proxy.flow proxy.headers proxy.identity.principal "
-        "proxy.inflow.waiting proxy.metrics proxy.pb proxy.pipeline proxy.regions proxy.rpc "
-        "proxy.status proxy.stream proxy.unpacking proxy.upstream grpc ~proxy.tracing.tracing"
+        "proxy.inflow.untaken proxy.inflow.waiting proxy.metrics proxy.pb proxy.pipeline "
+        "proxy.regions proxy.rpc proxy.status proxy.stream proxy.unpacking proxy.upstream "
+        "grpc ~proxy.tracing.tracing"
     ),
     "proxy.scoring": (
         "detectors.base detectors.drift_inputs detectors.query_history detectors.rule "
@@ -456,8 +457,9 @@ TABLE = {
     "proxy.panel": "detectors.base proxy.breaker proxy.cascade proxy.memory_ladder torch",
     "proxy.cascade": "detectors.base detectors.rule purifiers.learned torch",
     "proxy.stream": (
-        "proxy.errors proxy.flow proxy.headers proxy.pb proxy.pipeline proxy.rpc proxy.status "
-        "proxy.tasks proxy.unpacking proxy.upstream proxy.wire google grpc"
+        "proxy.errors proxy.flow proxy.headers proxy.inflow.untaken proxy.pb proxy.pipeline "
+        "proxy.rpc proxy.status proxy.tasks proxy.unpacking proxy.upstream proxy.wire google "
+        "grpc"
     ),
     "proxy.artifacts": (
         "detectors.calibration detectors.drift_reference proxy.config proxy.errors "
@@ -808,7 +810,7 @@ TABLE = {
     "proxy.inflow": "",
     "proxy.inflow.settings": "pydantic",
     "proxy.inflow.waiting": "proxy.errors grpc",
-    "proxy.inflow.memory": "proxy.inflow.waiting",
+    "proxy.inflow.memory": "proxy.inflow.untaken proxy.inflow.waiting",
     "proxy.inflow.descriptors": "",
     "proxy.audit_chain": "",
     "proxy.audit_line": "proxy.flow",
@@ -839,6 +841,9 @@ TABLE = {
         "proxy.device proxy.errors proxy.evidence proxy.flow proxy.history.history "
         "proxy.inspection proxy.metrics proxy.policy proxy.reader proxy.tasks proxy.upstream"
     ),
+    "proxy.log": "proxy.errors",
+    "proxy.inflow.sockets": "",
+    "proxy.inflow.untaken": "",
     "proxy.case": "proxy.flow numpy ~proxy.cascade ~proxy.history.fingerprints ~torch",
     "proxy.config": (
         "proxy.capture.settings proxy.drift.settings proxy.identity.settings "

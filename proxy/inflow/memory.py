@@ -9,6 +9,7 @@ import logging
 import os
 from pathlib import Path
 
+from proxy.inflow.untaken import Untaken
 from proxy.inflow.waiting import Waiting
 
 log = logging.getLogger(__name__)
@@ -44,11 +45,13 @@ class MemoryGuard:
     Args:
         limit_bytes: most there should be; None: three quarters of what there is.
         waiting: calls that are ended to make room.
+        untaken: answers that are given up to make room.
     """
 
-    def __init__(self, limit_bytes: int | None, waiting: Waiting) -> None:
+    def __init__(self, limit_bytes: int | None, waiting: Waiting, untaken: Untaken) -> None:
         self._limit = limit_bytes or round(_SHARE * available_bytes())
         self._waiting = waiting
+        self._untaken = untaken
         self.is_short = False
         """Whether there was too much at the last look."""
 
@@ -59,11 +62,13 @@ class MemoryGuard:
             self.look()
 
     def look(self) -> None:
-        """Look once, and end waiting calls where there is too much."""
+        """Look once, and let slow clients give way where there is too much."""
+        self._untaken.look()
         was_short, self.is_short = self.is_short, resident_bytes() > self._limit
         if not self.is_short:
             return
         ended = self._waiting.give_way(max(_LEAST_ENDED, len(self._waiting) // 2))
+        self._untaken.give_way()
         _give_back()
         if not was_short:
             log.warning("memory is over %d MiB: ended %d calls", self._limit >> 20, ended)

@@ -18,6 +18,11 @@ class Inflow(BaseModel):
     max_waiting: int = Field(default=4096, gt=0)
     """Most unary calls whose message is still coming. One more ends the one that has waited
     longest: slow clients give way, others do not notice."""
+    max_untaken_bytes: int | None = Field(default=None, gt=0)
+    """Most bytes of answers that clients have not taken. Past half of it the connection that has
+    left most of them for a second is ended, with all calls on it; past the whole, requests are
+    refused at once with RESOURCE_EXHAUSTED. Default: twice max_message_bytes, and never less than
+    that once. Each byte takes two of memory."""
     max_streams: int | None = Field(default=None, gt=0)
     """Most open streams at a time, which count in max_in_flight too. Default: half of
     max_in_flight, so that streams left silent cannot keep unary requests out."""

@@ -8,6 +8,7 @@ way to one more.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import grpc
@@ -20,9 +21,11 @@ class Waiting:
 
     Args:
         capacity: most of them.
+        on_end: called for each that had to give way.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, on_end: Callable[[], None] = lambda: None) -> None:
+        self._on_end = on_end
         self._capacity = capacity
         self._calls: dict[asyncio.Task[object], None] = {}
         """In order of waiting."""
@@ -60,6 +63,7 @@ class Waiting:
             del self._calls[task]
             self._ended.add(task)
             task.cancel()
+            self._on_end()
         return len(chosen)
 
     def _begin(self) -> asyncio.Task[object]:

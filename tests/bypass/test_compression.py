@@ -17,9 +17,7 @@ from typing import NamedTuple
 import grpc
 import pytest
 
-from proxy import rpc
-from tests.builders import infer_request
-from tests.bypass.http2 import (
+from loadtests.http2 import (
     ACKNOWLEDGED,
     CALL,
     END_HEADERS,
@@ -32,6 +30,8 @@ from tests.bypass.http2 import (
     frame,
     packed,
 )
+from proxy import rpc
+from tests.builders import infer_request
 from tests.images import CLEAN
 from tests.proxy.running import LIMIT_S, Call, Recorder, ask, open_stream
 

@@ -9,8 +9,7 @@ import os
 import grpc
 import pytest
 
-from proxy import rpc
-from tests.bypass.http2 import (
+from loadtests.http2 import (
     CALL,
     CONTINUATION,
     DATA,
@@ -28,6 +27,7 @@ from tests.bypass.http2 import (
     message,
     packed,
 )
+from proxy import rpc
 from tests.bypass.subject import ATTACK, has_seen
 from tests.images import CLEAN, request
 from tests.proxy.running import Running, ask

@@ -45,7 +45,12 @@ MAY_BE_ZERO = {
     *("Not scored B", "Not scored C", "Queue for the device A", "Not compared A", "Not compared B"),
     *("Passes that ran out of device memory A", "Watchers A", "Workers that died A"),
     *(f"Lost records, audit lines and spans {each}" for each in "ABCD"),
-    *("Refused by limits A", "Certificates that could not be used A", "Captures lost A"),
+    *(
+        "Refused by limits, gave way A",
+        "Refused by limits, gave way B",
+        "Certificates that could not be used A",
+        "Captures lost A",
+    ),
     *("Captures kept A", "Size of the captures A"),
 }
 """Queries of what goes wrong nowhere here: they find the zeroes that are there from the start."""

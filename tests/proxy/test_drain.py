@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2
 
-from proxy.drain import open_connections
 from tests.builders import infer_request
 from tests.proxy.running import (
     UNBOUNDED,
@@ -309,18 +307,3 @@ async def test_connections_without_an_end_are_waited_for_no_longer_than_drain_se
         await sidecar.server.drain()
         await until(lambda: _refuses(sidecar.address))
     assert "connections may not know yet that this server goes" in caplog.text
-
-
-def test_connections_of_a_port_are_counted_and_no_others() -> None:
-    left, right = socket.socketpair()
-    with left, right, socket.socket() as listening, socket.socket() as other:
-        for each in (listening, other):
-            each.bind(("127.0.0.1", 0))
-            each.listen()
-        port = listening.getsockname()[1]
-        assert open_connections(port) == 0
-        with socket.create_connection(("127.0.0.1", port)), listening.accept()[0]:
-            assert open_connections(port) == 1
-            with socket.create_connection(other.getsockname()):
-                assert open_connections(port) == 1
-        assert open_connections(port) == 0

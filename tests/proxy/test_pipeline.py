@@ -144,7 +144,7 @@ async def test_messages_of_streams_are_sent_on_at_that_pace(opened: Opener) -> N
 async def test_who_leaves_is_not_held(opened: Opener) -> None:
     async with opened({"digits_like": {"answer_quantum_ms": 10_000}}) as d:
         asked = asyncio.ensure_future(d.infer(request("digits_like", CLEAN)))
-        await d.upstream.expect("client")
+        await d.upstream.expect_answer("client")
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             async with asyncio.timeout(5):

@@ -18,6 +18,7 @@ from proxy import rpc
 from proxy.audit import AuditLog
 from proxy.config import Config, RpcGroup
 from proxy.defences import Defences
+from proxy.inflow.untaken import Untaken
 from proxy.inflow.waiting import Waiting
 from proxy.metrics import Metrics
 from proxy.pb import open_inference_pb2 as pb
@@ -291,7 +292,14 @@ async def test_a_defect_tells_the_client_nothing(caplog: pytest.LogCaptureFixtur
         audit=audit,
     )
     unpacker = Unpacker(1 << 20)
-    service = TritonService(pipeline, upstream, metrics, unpacker=unpacker, waiting=Waiting(1))  # type: ignore[arg-type]
+    service = TritonService(
+        pipeline,
+        upstream,
+        metrics,
+        unpacker=unpacker,
+        waiting=Waiting(1),
+        untaken=Untaken(1, lambda _: False),
+    )  # type: ignore[arg-type]
     async with serving(service) as address, grpc.aio.insecure_channel(address) as channel:
         for name in ("ModelInfer", "ModelMetadata"):
             reply = await ask(channel, name, REQUESTS[name])

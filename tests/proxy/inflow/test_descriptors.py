@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from loadtests.http2 import frames, opened
 from proxy.inflow.descriptors import SPARE, connections_within
-from tests.proxy.inflow.slow import frames, opened
 from tests.proxy.running import LIMIT_S, Recorder, running
 
 

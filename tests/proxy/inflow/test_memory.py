@@ -8,11 +8,12 @@ from pathlib import Path
 import grpc
 import pytest
 
+from loadtests.http2 import call, ended, opened
 from proxy.inflow.memory import MemoryGuard, available_bytes, resident_bytes
+from proxy.inflow.untaken import Untaken
 from proxy.inflow.waiting import Waiting
 from tests.builders import infer_request
 from tests.images import CLEAN
-from tests.proxy.inflow.slow import call, ended, opened
 from tests.proxy.running import LIMIT_S, Recorder, ask, running
 
 
@@ -33,7 +34,7 @@ def test_a_containers_limit_counts(name: str, text: str, found: int | None, tmp_
 
 
 def test_a_process_with_room_is_left_alone() -> None:
-    guard = MemoryGuard(1 << 50, Waiting(1))
+    guard = MemoryGuard(1 << 50, Waiting(1), Untaken(1, lambda _: False))
     guard.look()
     assert not guard.is_short
     assert 1 << 20 < resident_bytes() < 1 << 50

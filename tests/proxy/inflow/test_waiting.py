@@ -7,10 +7,10 @@ import asyncio
 import grpc
 import pytest
 
+from loadtests.http2 import call, ended, opened
 from proxy.inflow.waiting import Waiting
 from tests.builders import infer_request
 from tests.images import CLEAN
-from tests.proxy.inflow.slow import call, ended, opened
 from tests.proxy.running import LIMIT_S, Recorder, Running, ask, open_stream, running, until
 
 GOOD = infer_request({"image": CLEAN}, model="m")
