@@ -70,6 +70,7 @@ class Spool:
         """In the folder when it was last looked at."""
         self.bytes = 0
         """Of these."""
+        self._last_ms = self._same_ms = 0
         _make(folder)
 
     def put(self, tag: str, content: bytes) -> None:
@@ -85,12 +86,11 @@ class Spool:
         """
         if len(content) > self._own_bytes:
             raise TooLargeError
-        now_ms = time.time_ns() // 1_000_000
         with self._locked():
+            now_ms = time.time_ns() // 1_000_000
             kept = self._swept(now_ms)
             self._make_room(kept, tag, len(content))
-            name = f"{now_ms:013d}-{tag}-{secrets.token_hex(8)}.capture"
-            self._write(name, content)
+            self._write(f"{now_ms:013d}-{tag}-{self._token(now_ms)}.capture", content)
             self.files += 1
             self.bytes += len(content)
 
@@ -98,6 +98,12 @@ class Spool:
         """Remove what is too old."""
         with self._locked():
             self._swept(time.time_ns() // 1_000_000)
+
+    def _token(self, now_ms: int) -> str:
+        """Random, but of one tag's files of one millisecond the later sorts behind the earlier."""
+        self._same_ms = self._same_ms + 1 if now_ms == self._last_ms else 0
+        self._last_ms = now_ms
+        return f"{self._same_ms:04x}{secrets.token_hex(6)}"
 
     def _make_room(self, kept: list[_Kept], tag: str, size: int) -> None:
         own = [each for each in kept if each.tag == tag]

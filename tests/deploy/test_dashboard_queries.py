@@ -7,6 +7,7 @@ metric, and one of several workers, since some metrics are the supervisor's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import time
@@ -152,7 +153,9 @@ async def drive(subject: Scene, prometheus: Prometheus) -> Span:
             await asyncio.to_thread(subject.redis.kill)
         elif number == 7:
             await subject.reload()
-        await scraped(prometheus, scrapes)
+        # A scrape must meet requests in progress, and also a sidecar that has nothing to do.
+        async with subject.busy() if number < 2 else contextlib.nullcontext():
+            await scraped(prometheus, scrapes)
     return Span(started_s, time.time(), step_s=1, scrape_s=SCRAPE_S)
 
 

@@ -69,6 +69,23 @@ class Scene:
             group.create_task(ask(self.sidecar.channel, "RepositoryIndex", b""))
             group.create_task(self._search(seed))
 
+    @contextlib.asynccontextmanager
+    async def busy(self) -> AsyncIterator[None]:
+        """Requests are in progress all the time, in memory that Triton shares."""
+        stop = asyncio.Event()
+
+        async def one() -> None:
+            while not stop.is_set():
+                await self._infer(self._slow())
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(one())
+            try:
+                yield
+            finally:
+                stop.set()
+
     async def break_detector(self, passes: int = 8) -> None:
         """Send what a detector fails on, until it is left out."""
         for _ in range(passes):
@@ -90,13 +107,15 @@ class Scene:
             request(SUBJECT, x[18:]),
         ]
 
+    def _unscored(self) -> list[pb.ModelInferRequest]:
+        failing = infer_request({"image": CLEAN[:1]}, model="failing", request_id="f")
+        return [self._slow(), failing]
+
     @staticmethod
-    def _unscored() -> list[pb.ModelInferRequest]:
-        slow = infer_request(
+    def _slow() -> pb.ModelInferRequest:
+        return infer_request(
             {"image": CLEAN[:1]}, model="slow", request_id="s", parameters={"delay_ms": 800}
         )
-        failing = infer_request({"image": CLEAN[:1]}, model="failing", request_id="f")
-        return [slow, failing]
 
     async def _search(self, seed: int) -> None:
         near, far = benign(2, seed=seed)

@@ -50,6 +50,14 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None:
         spool(tmp_path / "file")
 
 
+def test_files_of_a_caller_sort_as_they_came(tmp_path: Path) -> None:
+    kept = spool(tmp_path / "s")
+    for number in range(50):  # several of them within a millisecond
+        kept.put(ALICE, bytes([number]))
+    found = [(tmp_path / "s" / name).read_bytes() for name in names(tmp_path / "s")]
+    assert found == [bytes([number]) for number in range(50)]
+
+
 def test_one_caller_cannot_push_out_what_others_left(tmp_path: Path) -> None:
     kept = spool(tmp_path / "s")
     for _ in range(4):
