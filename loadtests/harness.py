@@ -89,6 +89,11 @@ class Child:
         """Its process id."""
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def stop(self) -> None:
         """Ask it to end, and end its whole process group if it does not."""
         self._process.send_signal(self._stop_by)

@@ -16,7 +16,8 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS, ACKNOWLEDGED = 1, 4, 1
 FRAME = 16_384
-_INITIAL_WINDOW = 4
+_MAX_STREAMS, _INITIAL_WINDOW = 3, 4
+"""Settings (RFC 9113, section 6.5.2)."""
 _EVER = 2**31 - 1
 CALL = (
     (":method", "POST"),
@@ -120,6 +121,66 @@ async def frames(reader: asyncio.StreamReader) -> AsyncIterator[tuple[int, int, 
             body = await reader.readexactly(int.from_bytes(head[:3]))
             kind, flags, stream = struct.unpack(">BBI", head[3:])
             yield kind, flags, stream & _EVER, body
+
+
+class Windows:
+    """How much the server takes, so that nothing more is sent (RFC 9113, section 5.2).
+
+    Args:
+        connection: whose; every frame that comes on it is to be shown to `note`.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        _, self._to = connection
+        self.most_streams = 1 << 30
+        self._whole = self._initial = 65_535
+        self._streams: dict[int, int] = {}
+        self._more = asyncio.Event()
+
+    def note(self, kind: int, flags: int, stream: int, body: bytes) -> None:
+        """Keep what a frame says of windows, and acknowledge what is to be."""
+        if kind == WINDOW:
+            more = int.from_bytes(body)
+            if stream:
+                self._streams[stream] = self._streams.get(stream, self._initial) + more
+            else:
+                self._whole += more
+        elif kind == SETTINGS and not flags & ACKNOWLEDGED:
+            said = dict(struct.iter_unpack(">HI", body))
+            self.most_streams = said.get(_MAX_STREAMS, self.most_streams)
+            self._resize(said.get(_INITIAL_WINDOW, self._initial))
+            self._to.write(frame(SETTINGS, ACKNOWLEDGED))
+        elif kind == PING and not flags & ACKNOWLEDGED:
+            self._to.write(frame(PING, ACKNOWLEDGED, 0, body))
+        self._more.set()
+
+    def take(self, stream: int, size: int) -> bool:
+        """Count bytes that are about to be sent; False: there is no room for them."""
+        room = self._streams.get(stream, self._initial)
+        if size > min(room, self._whole):
+            return False
+        self._streams[stream] = room - size
+        self._whole -= size
+        return True
+
+    def forget(self, stream: int) -> None:
+        """A stream has ended."""
+        self._streams.pop(stream, None)
+
+    async def send(self, stream: int, data: bytes) -> None:
+        """Send data as the server makes room for it."""
+        for start in range(0, len(data), FRAME):
+            part = data[start : start + FRAME]
+            while not self.take(stream, len(part)):
+                self._more.clear()
+                await self._more.wait()
+            self._to.write(frame(DATA, 0, stream, part))
+            await self._to.drain()
+
+    def _resize(self, initial: int) -> None:
+        for stream in self._streams:
+            self._streams[stream] += initial - self._initial
+        self._initial = initial
 
 
 async def ended(reader: asyncio.StreamReader) -> AsyncIterator[int]:

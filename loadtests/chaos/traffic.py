@@ -37,6 +37,8 @@ PAUSE_S = 0.02
 """Between the answer to a client and its next question."""
 CLIENTS = 8
 PRINCIPALS = 40
+STEPS = 2000
+"""In brightness, which make images of one base different."""
 
 _CHANNEL = (
     ("grpc.use_local_subchannel_pool", 1),
@@ -61,8 +63,7 @@ class Images:
         """An image (3, side, side), hardly different from its base."""
         number = next(self._numbers)
         base = self.tampered if tampered else self.clean
-        x = np.frombuffer(base[number % len(base)], np.float32).reshape(3, SIDE, SIDE).copy()
-        x = np.clip(x + np.float32(number % 2000 * 1e-6), 0, 1)  # purifiers keep the mean
+        x = brightened(base[number % len(base)], number % STEPS)  # purifiers keep the mean
         places = x.reshape(-1)[:20]
         bits = (number >> np.arange(20)) & 1
         places[:] = np.clip(places, 0.01, 0.99) + bits.astype(np.float32) * np.float32(1e-4)
@@ -76,6 +77,13 @@ class Images:
         return made
 
 
+def brightened(pixels: bytes, steps: int) -> NDArray[np.float32]:
+    """An image, brighter by so many millionths."""
+    x = np.frombuffer(pixels, np.float32).reshape(3, SIDE, SIDE)
+    made: NDArray[np.float32] = np.clip(x + np.float32(steps * 1e-6), 0, 1)
+    return made
+
+
 class Traffic:
     """A bounded number of clients, each asking as soon as it has been answered.
 
@@ -86,6 +94,7 @@ class Traffic:
     def __init__(self, address: str) -> None:
         self._images = Images()
         self._numbers = itertools.count()
+        self._turn = -1
         # A connection each: with workers that share a port, connections decide who serves.
         self._channels = [
             grpc.aio.insecure_channel(address, options=_CHANNEL) for _ in range(CLIENTS)
@@ -98,6 +107,28 @@ class Traffic:
             for client in range(CLIENTS):
                 group.create_task(self._client(client, ledger, stop))
 
+    async def leave_out_what_is_misjudged(self) -> tuple[int, int]:
+        """From now on, send only images that are judged as they are meant to be.
+
+        Detectors have false positives, and miss some of what is tampered. Without such images
+        every other answer than the right one is the proxy's fault.
+
+        Returns:
+            How many clean and tampered images are left.
+        """
+        images = self._images
+        images.clean = [x for x in images.clean if await self._is_right(x, tampered=False)]
+        images.tampered = [x for x in images.tampered if await self._is_right(x, tampered=True)]
+        return len(images.clean), len(images.tampered)
+
+    async def _is_right(self, pixels: bytes, *, tampered: bool) -> bool:
+        for model, closed in ((PURIFYING, False), (REFUSING, True)):
+            for steps in (0, STEPS // 2, STEPS):
+                x = brightened(pixels, steps)
+                if not (await self._send(0, model, x, tampered, closed)).is_right:
+                    return False
+        return True
+
     async def close(self) -> None:
         """Close the connections."""
         for channel in self._channels:
@@ -105,10 +136,15 @@ class Traffic:
 
     async def ask(self, client: int = 0) -> Outcome:
         """Send one request and say what came of it."""
-        number = next(self._numbers)
-        tampered, closed = number % 4 == 3, number % 8 > 3
-        model = REFUSING if closed else PURIFYING
+        self._turn += 1
+        tampered, closed = self._turn % 4 == 3, self._turn % 8 > 3
         x = self._images.make(tampered=tampered)
+        return await self._send(client, REFUSING if closed else PURIFYING, x, tampered, closed)
+
+    async def _send(
+        self, client: int, model: str, x: NDArray[np.float32], tampered: bool, closed: bool
+    ) -> Outcome:
+        number = next(self._numbers)
         request_id = f"chaos-{number}"
         tensor = ("image", "FP32", (1, 3, SIDE, SIDE), x.tobytes())
         message = wire.build_infer_request(model, "", [tensor], OUTPUTS, request_id=request_id)
