@@ -42,6 +42,7 @@ SITUATIONS = (
         "flood",
         f"{IN_FLIGHT} in progress, the rest refused at once",
         tolerated=_BUSY,
+        most_mib=512,
         overload=10,
     ),
     Situation("2x overload", "flood", "the same", tolerated=_BUSY, overload=2),
